@@ -1,0 +1,257 @@
+"""Starting a node daemon for this driver, talking to it first, and seeing it off.
+
+Called by:  api.session.
+Imports:    cluster.session, control.source, runtime.process, store.mapping, transport.
+Never:      imports nbray.node; puts a secret on a command line or into the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from nbray.cluster.session import SessionDir
+from nbray.control.source import locate
+from nbray.model.errors import PlatformError, RayConnectionError, RedisNotFoundError, SessionStartError
+from nbray.model.ids import NODE_ID_BYTES, PROCESS_ID_BYTES
+from nbray.model.limits import PROTOCOL_VERSION
+from nbray.runtime.context import TaskContext
+from nbray.runtime.loop import Waiter
+from nbray.runtime.process import Process
+from nbray.store.mapping import Mapping
+from nbray.transport import linux
+from nbray.transport.sockets import receive_with_descriptors, tuned
+from nbray.wire.codec import decode_buffer, encode
+from nbray.wire.messages import Hello, LogLines, Message, Shutdown, StartFailed, StartNode, Stopped, Welcome
+
+START_DEADLINE_S = 20.0
+STOP_DEADLINE_S = 5.0
+_LAST_STEPS_S = 2.0
+_SHUT_DOWN = "The session was shut down. Call nbray.init() to start another."
+#: Every process of a session starts with this in its environment; what survives its daemon is found by it.
+SESSION_MARK = "NBRAY_SESSION"
+
+_BOOT = (
+    "import os, sys; sys.path[:] = os.environ.pop('NBRAY_SYS_PATH').split(os.pathsep); "
+    "from nbray.node.__main__ import main; main()"
+)
+
+
+class LocalCluster:
+    """An embedded cluster of one node, which lives as long as this driver.
+
+    Args:
+        resources: in units of 1e-4.
+        store_capacity_bytes: 0 for a share of free memory.
+        temp_dir: where the session directory goes; None for the usual places.
+
+    Raises:
+        PlatformError, RedisNotFoundError, SessionStartError: it did not come up; nothing is left.
+    """
+
+    def __init__(
+        self,
+        resources: dict[str, int],
+        store_capacity_bytes: int,
+        temp_dir: str | None,
+        on_log: Callable[[LogLines], None] | None,
+        on_warning: Callable[[str], None],
+    ) -> None:
+        if not linux.is_supported():
+            raise PlatformError()
+        self._redis = locate()
+        self.session = SessionDir(temp_dir)
+        self._resources = resources
+        self._store_capacity_bytes = store_capacity_bytes
+        self._stopped_processes = 0
+        self._gone = Waiter()
+        self._driver_pid = os.getpid()
+        self.job_id = os.urandom(PROCESS_ID_BYTES)
+        try:
+            self._daemon, sock = self._spawn()
+            try:
+                self.process = self._join(sock, on_log, on_warning)
+            except BaseException:
+                sock.close()
+                self._bury()
+                raise
+        except BaseException:
+            self.session.release()
+            raise
+
+    # --- starting ----------------------------------------------------------------------------------
+
+    def _spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            env = {k: v for k, v in os.environ.items() if k != "NBRAY_TOKEN"}
+            env[SESSION_MARK] = self.session.path.name
+            env["NBRAY_SYS_PATH"] = os.pathsep.join(_own_path())
+            daemon = subprocess.Popen(
+                [sys.executable, "-c", _BOOT, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._log_file(),
+                cwd="/",
+                start_new_session=True,  # Ctrl-C at a terminal, or Stop in a notebook, is not for it
+            )
+        return daemon, ours
+
+    def _log_file(self) -> int:
+        path = self.session.path / "logs" / "daemon.log"
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        os.fchmod(fd, 0o600)
+        self._log_fd = fd
+        return fd
+
+    def _join(
+        self, sock: socket.socket, on_log: Callable[[LogLines], None] | None, on_warning: Callable[[str], None]
+    ) -> Process:
+        os.close(self._log_fd)
+        sock.sendall(encode(self._start_message()))
+        welcome, arena_fd = self._await_welcome(sock)
+        process_id = os.urandom(PROCESS_ID_BYTES)
+        mapping = Mapping(arena_fd, welcome.store_capacity_bytes)
+        os.close(arena_fd)
+        process = Process(
+            process_id=process_id,
+            job_id=self.job_id,
+            endpoint="",
+            welcome=welcome,
+            mapping=mapping,
+            context=TaskContext(self.job_id, process_id, 0, 0, "driver", ""),
+            on_log=on_log,
+            on_warning=on_warning,
+        )
+        self.process = process
+        process.attach(process.loop.add(tuned(sock), "node daemon", self._on_message, self._on_daemon_gone))
+        with process.loop.lock:
+            process.tell_daemon(Hello(PROTOCOL_VERSION, "driver", process_id, os.getpid(), self.job_id, ""))
+        return process
+
+    def _start_message(self) -> StartNode:
+        ticks = linux.start_time_of(os.getpid())
+        return StartNode(
+            protocol=PROTOCOL_VERSION,
+            cluster_id=self.session.path.name.removeprefix("nbray-"),
+            session_dir=str(self.session.path),
+            token=self.session.token,
+            node_id=os.urandom(NODE_ID_BYTES),
+            node_incarnation=1,
+            resources=self._resources,
+            store_capacity_bytes=self._store_capacity_bytes,
+            redis_kind=self._redis.kind,
+            redis_location=self._redis.location,
+            redis_origin=self._redis.origin,
+            driver_pid=os.getpid(),
+            driver_start_ticks=ticks or 0,
+            sys_path=_own_path(),
+            job_id=self.job_id,
+            entrypoint=" ".join(sys.argv)[:200],
+            cwd=os.getcwd(),
+        )
+
+    def _await_welcome(self, sock: socket.socket) -> tuple[Welcome, int]:
+        deadline_s = time.monotonic() + START_DEADLINE_S
+        buffer = bytearray()
+        messages: list[Message] = []
+        descriptors: list[int] = []
+        while not messages:
+            ready, _, _ = select.select([sock], [], [], max(0.0, deadline_s - time.monotonic()))
+            data, received = receive_with_descriptors(sock, 64 * 1024, 1) if ready else (b"", [])
+            descriptors += received
+            if not data:
+                raise SessionStartError(self._start_failure(bool(ready)))
+            buffer += data
+            decode_buffer(buffer, messages)
+        message = messages[0]
+        if isinstance(message, StartFailed):
+            kind = {"RedisNotFoundError": RedisNotFoundError}.get(message.kind, SessionStartError)
+            raise kind(message.text)
+        if not isinstance(message, Welcome) or not descriptors:
+            raise SessionStartError("The node daemon answered with something else than a greeting.")
+        return message, descriptors[0]
+
+    def _start_failure(self, ended: bool) -> str:
+        how = "ended while it started" if ended else f"did not come up within {START_DEADLINE_S:g} s"
+        tail = (self.session.path / "logs" / "daemon.log").read_text(errors="replace")[-2000:].strip()
+        return f"The node daemon {how}." + (f" The end of its log:\n{tail}" if tail else "")
+
+    # --- ending --------------------------------------------------------------------------------------
+
+    def _on_message(self, message: Message) -> None:
+        if isinstance(message, Stopped):
+            self._stopped_processes = message.processes
+        else:
+            self.process.on_daemon_message(message)
+
+    def _on_daemon_gone(self) -> None:
+        """Lock held."""
+        if self.process.failure is None:
+            self.process.loop.later.append(self._end_survivors)
+        self.process.on_daemon_lost()
+        self._gone.complete()
+
+    def stop(self) -> int:
+        """End everything that this cluster started; returns how many processes that were.
+
+        Idempotent, and inert in a forked child of the driver.
+        """
+        if os.getpid() != self._driver_pid:
+            return 0
+        process = self.process
+        with process.loop.guard:
+            with process.loop.lock:
+                if process.failure is None:
+                    process.failure = RayConnectionError(_SHUT_DOWN)
+                process.tell_daemon(Shutdown())
+            process.loop.wait(self._gone, time.monotonic() + STOP_DEADLINE_S)
+            process.detach()
+            mapping = process.objects.mapping
+            if mapping is not None:
+                mapping.close()
+            self._bury()
+            self.session.release()
+        return self._stopped_processes + 1
+
+    def _bury(self) -> None:
+        """See the daemon's end; it may have died badly: end whatever of this session outlived it."""
+        try:
+            self._daemon.wait(_LAST_STEPS_S)
+        except subprocess.TimeoutExpired:
+            self._daemon.kill()
+            self._daemon.wait()
+        until_s = time.monotonic() + STOP_DEADLINE_S
+        while self._end_survivors() and time.monotonic() < until_s:
+            time.sleep(0.005)
+
+    def _end_survivors(self) -> bool:
+        """Kill what carries this session's mark; False when there was nothing."""
+        left = linux.processes_marked(SESSION_MARK, self.session.path.name)
+        for pid in left:
+            linux.kill_quietly(pid)
+        return bool(left)
+
+    def is_other_process(self) -> bool:
+        """Whether this is a forked child of the driver that started it."""
+        return os.getpid() != self._driver_pid
+
+    @property
+    def pid(self) -> int:
+        """Of the node daemon."""
+        return self._daemon.pid
+
+
+def _own_path() -> list[str]:
+    """The driver's import path, absolute, with the folder that holds this package."""
+    package_root = str(Path(__file__).resolve().parents[2])
+    path = [os.path.abspath(entry) for entry in sys.path]
+    return path if package_root in path else [*path, package_root]

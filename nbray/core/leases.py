@@ -1,0 +1,305 @@
+"""An owner's leases: which worker gets which task, how deep to pipeline, when to ask and give back.
+
+Called by:  runtime.submitter, under the owner's lock.
+Imports:    nbray.core.tasks, nbray.model.
+Never:      sends, waits, reads a clock (times arrive as arguments, in seconds).
+
+Tasks of one shape share a queue and leases. A lease runs its tasks in the order they were pushed,
+so the oldest unanswered one is the one that runs. Several tasks are pushed ahead only when they are
+short: the depth is what fits into ``PIPELINE_US`` of measured execution time. A task that turns out
+slow is not waited behind: the others are taken back.
+
+Methods append commands to the list that the caller passes. Source of the idea of leasing a
+worker and pushing to it directly: the ownership design published for Ray (Wang et al., NSDI 2021).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple
+
+from nbray.core.tasks import Task, TaskEvent
+from nbray.model.resources import Shape
+
+PIPELINE_US = 5_000
+PIPELINE_MAX = 64
+LINGER_S = 0.1
+SLOW_S = 0.005
+#: Leases that one owner asks for at once for tasks that need no CPU.
+UNBOUNDED_PARALLELISM = 64
+
+
+class LeaseState(Enum):
+    REQUESTED = "requested"
+    OPEN = "open"
+    PAUSED = "its worker is blocked"
+    CLOSING = "goes back when its tasks are done"
+
+
+class RequestLease(NamedTuple):
+    lease: Lease
+    backlog: int
+
+
+class CancelRequest(NamedTuple):
+    lease: Lease
+
+
+class Push(NamedTuple):
+    lease: Lease
+    task: Task
+
+
+class TakeBack(NamedTuple):
+    lease: Lease
+    count: int
+
+
+class GiveBack(NamedTuple):
+    lease: Lease
+
+
+Command = RequestLease | CancelRequest | Push | TakeBack | GiveBack
+
+
+class Lease:
+    """One worker, lent to this owner for tasks of one shape. ``host`` is the host's own record."""
+
+    __slots__ = ("depth_of_request", "head_since_s", "host", "idle_since_s", "inflight", "lease_id", "shape", "state", "taking_back")
+
+    def __init__(self, lease_id: bytes, shape: Shape) -> None:
+        self.lease_id = lease_id
+        self.shape = shape
+        self.state = LeaseState.REQUESTED
+        self.inflight: deque[Task] = deque()
+        self.idle_since_s = 0.0
+        self.head_since_s = 0.0
+        self.taking_back = False
+        self.host: object = None
+
+
+class ShapeQueue:
+    """The tasks and leases of one shape."""
+
+    __slots__ = ("execution_us", "leases", "queue", "requests", "shape")
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self.queue: deque[Task] = deque()
+        self.leases: dict[bytes, Lease] = {}  # granted
+        self.requests: dict[bytes, Lease] = {}  # not granted yet
+        self.execution_us = -1.0  # smoothed; below zero: nothing measured yet
+
+    @property
+    def depth(self) -> int:
+        """How many tasks may be in flight on one lease."""
+        if self.execution_us < 0:
+            return 1
+        return max(1, min(PIPELINE_MAX, int(PIPELINE_US / (self.execution_us + 1.0))))
+
+
+class LeasePool:
+    """All leases of one owner.
+
+    Args:
+        new_lease_id: makes IDs; randomness is the host's.
+        parallelism: how many tasks of a shape the cluster can run at once, at most.
+    """
+
+    def __init__(self, new_lease_id: Callable[[], bytes], parallelism: Callable[[Shape], int]) -> None:
+        self._new_lease_id = new_lease_id
+        self._parallelism = parallelism
+        self.shapes: dict[Shape, ShapeQueue] = {}
+        self.by_id: dict[bytes, Lease] = {}
+
+    # --- tasks in ------------------------------------------------------------------------------
+
+    def place(self, task: Task, now_s: float, out: list[Command]) -> None:
+        """A task whose arguments are ready: push it, or queue it and ask for a worker."""
+        shape = self.shapes.get(task.shape)
+        if shape is None:
+            shape = self.shapes[task.shape] = ShapeQueue(task.shape)
+        lease = None if shape.queue else self._lease_with_room(shape)
+        if lease is None:
+            shape.queue.append(task)
+            self._ask(shape, out)
+        else:
+            self._push(lease, task, now_s, out)
+            if len(lease.inflight) > 1:
+                self._ask(shape, out)
+
+    def _lease_with_room(self, shape: ShapeQueue) -> Lease | None:
+        best, least = None, shape.depth
+        for lease in shape.leases.values():
+            if lease.state is LeaseState.OPEN and len(lease.inflight) < least:
+                best, least = lease, len(lease.inflight)
+                if not least:
+                    break
+        return best
+
+    def _push(self, lease: Lease, task: Task, now_s: float, out: list[Command]) -> None:
+        task.step(TaskEvent.PUSHED)
+        if not lease.inflight:
+            lease.head_since_s = now_s
+        lease.inflight.append(task)
+        out.append(Push(lease, task))
+
+    def _ask(self, shape: ShapeQueue, out: list[Command]) -> None:
+        """Ask for as many workers as could be of use and as the cluster may have."""
+        waiting = len(shape.queue)
+        if not waiting:
+            return
+        running = sum(1 for lease in shape.leases.values() if lease.state is LeaseState.OPEN)
+        room = max(1, self._parallelism(shape.shape)) - running - len(shape.requests)
+        for _ in range(min(room, waiting - len(shape.requests))):
+            lease = Lease(self._new_lease_id(), shape.shape)
+            shape.requests[lease.lease_id] = self.by_id[lease.lease_id] = lease
+            out.append(RequestLease(lease, waiting))
+        if room > 0:
+            self._return_idle_of_others(shape, out)
+
+    def _return_idle_of_others(self, wanting: ShapeQueue, out: list[Command]) -> None:
+        """Our own idle leases of other shapes may be what this shape waits for."""
+        for shape in self.shapes.values():
+            if shape is not wanting:
+                for lease in [x for x in shape.leases.values() if not x.inflight and x.state is LeaseState.OPEN]:
+                    self._give_back(lease, out)
+
+    # --- leases ----------------------------------------------------------------------------------
+
+    def granted(self, lease_id: bytes, now_s: float, out: list[Command]) -> Lease | None:
+        """A worker came. None: nobody asked (any more), it must go back."""
+        lease = self.by_id.get(lease_id)
+        if lease is None or lease.state is not LeaseState.REQUESTED:
+            return None
+        shape = self.shapes[lease.shape]
+        del shape.requests[lease_id]
+        shape.leases[lease_id] = lease
+        lease.state = LeaseState.OPEN
+        lease.idle_since_s = now_s
+        return lease
+
+    def feed(self, lease: Lease, now_s: float, out: list[Command]) -> None:
+        """Push what the lease has room for; give it back if it is leaving and empty."""
+        shape = self.shapes[lease.shape]
+        if lease.state is LeaseState.OPEN:
+            depth, queue = shape.depth, shape.queue
+            while queue and len(lease.inflight) < depth:
+                self._push(lease, queue.popleft(), now_s, out)
+            if not lease.inflight:
+                lease.idle_since_s = now_s
+                self._relieve(shape, now_s, out)
+        elif lease.state is LeaseState.CLOSING and not lease.inflight:
+            self._give_back(lease, out)
+
+    def _relieve(self, shape: ShapeQueue, now_s: float, out: list[Command]) -> None:
+        """A worker is idle: take back what waits behind a slow task elsewhere."""
+        for lease in shape.leases.values():
+            if len(lease.inflight) > 1 and now_s - lease.head_since_s > SLOW_S:
+                self._take_back(lease, out)
+
+    def _take_back(self, lease: Lease, out: list[Command]) -> None:
+        if not lease.taking_back:
+            lease.taking_back = True
+            out.append(TakeBack(lease, len(lease.inflight) - 1))
+
+    def answered(self, lease: Lease, task: Task, execution_us: int, now_s: float) -> None:
+        """A task of this lease is over. Call ``feed`` once the whole batch is dealt with."""
+        if lease.inflight and lease.inflight[0] is task:
+            lease.inflight.popleft()
+        else:
+            lease.inflight.remove(task)
+        lease.head_since_s = now_s
+        shape = self.shapes[lease.shape]
+        # Slower counts at once, faster only gradually: a queue behind a slow task costs more than
+        # a pipeline that is shallow for a moment.
+        known = shape.execution_us
+        shape.execution_us = execution_us if known < 0 else known + (execution_us - known) * (0.5 if execution_us > known else 0.2)
+
+    def handed_back(self, lease: Lease, tasks: list[Task], now_s: float, out: list[Command]) -> None:
+        """The worker will not run these (a subset of the lease's, none of them started)."""
+        lease.taking_back = False
+        shape = self.shapes[lease.shape]
+        gone = {task.task_id for task in tasks}
+        returned = [task for task in lease.inflight if task.task_id in gone]
+        lease.inflight = deque(task for task in lease.inflight if task.task_id not in gone)
+        for task in reversed(returned):
+            task.step(TaskEvent.HANDED_BACK)
+            shape.queue.appendleft(task)
+        self._spread(shape, now_s, out)
+
+    def requeue(self, task: Task, now_s: float, out: list[Command]) -> None:
+        """A task that gets another attempt goes first."""
+        shape = self.shapes[task.shape]
+        shape.queue.appendleft(task)
+        self._spread(shape, now_s, out)
+
+    def _spread(self, shape: ShapeQueue, now_s: float, out: list[Command]) -> None:
+        for lease in list(shape.leases.values()):
+            if shape.queue and lease.state is LeaseState.OPEN and not lease.inflight:
+                self.feed(lease, now_s, out)
+        self._ask(shape, out)
+
+    def paused(self, lease: Lease, now_s: float, out: list[Command]) -> None:
+        """Its worker waits in get or wait: push nothing, look for another worker."""
+        if lease.state is LeaseState.OPEN:
+            lease.state = LeaseState.PAUSED
+            self._ask(self.shapes[lease.shape], out)
+
+    def resumed(self, lease: Lease, now_s: float, out: list[Command]) -> None:
+        if lease.state is LeaseState.PAUSED:
+            lease.state = LeaseState.OPEN
+            self.feed(lease, now_s, out)
+
+    def reclaim(self, lease_id: bytes, out: list[Command]) -> None:
+        """The daemon wants it for somebody else: at once if idle, else after its running task."""
+        lease = self.by_id.get(lease_id)
+        if lease is None or lease.state in (LeaseState.REQUESTED, LeaseState.CLOSING):
+            return
+        lease.state = LeaseState.CLOSING
+        if not lease.inflight:
+            self._give_back(lease, out)
+        elif len(lease.inflight) > 1:
+            self._take_back(lease, out)
+
+    def lost(self, lease: Lease) -> list[Task]:
+        """Its worker is gone. Returns the tasks it had, the one that ran first; all still PUSHED."""
+        self._forget(lease)
+        tasks = list(lease.inflight)
+        lease.inflight.clear()
+        return tasks
+
+    def requeue_unstarted(self, tasks: list[Task], shape: Shape, now_s: float, out: list[Command]) -> None:
+        """Tasks of a lost lease that never ran: back to the front, the attempt does not count."""
+        queue = self.shapes[shape]
+        for task in reversed(tasks):
+            task.step(TaskEvent.HANDED_BACK)
+            queue.queue.appendleft(task)
+        self._spread(queue, now_s, out)
+
+    def housekeeping(self, now_s: float, out: list[Command]) -> bool:
+        """Give back leases that idled for ``LINGER_S``, relieve slow ones. True: call again later."""
+        for shape in self.shapes.values():
+            for lease in list(shape.leases.values()):
+                if lease.inflight:
+                    if len(lease.inflight) > 1 and now_s - lease.head_since_s > SLOW_S:
+                        self._take_back(lease, out)
+                elif lease.state is LeaseState.OPEN and not shape.queue and now_s - lease.idle_since_s >= LINGER_S:
+                    self._give_back(lease, out)
+            if not shape.queue:
+                for lease in list(shape.requests.values()):
+                    self._forget(lease)
+                    out.append(CancelRequest(lease))
+        return any(shape.leases for shape in self.shapes.values())
+
+    def _give_back(self, lease: Lease, out: list[Command]) -> None:
+        self._forget(lease)
+        out.append(GiveBack(lease))
+
+    def _forget(self, lease: Lease) -> None:
+        self.by_id.pop(lease.lease_id, None)
+        shape = self.shapes[lease.shape]
+        shape.leases.pop(lease.lease_id, None)
+        shape.requests.pop(lease.lease_id, None)

@@ -1,0 +1,124 @@
+"""What the daemon remembers of the events of all processes on its node.
+
+Called by:  node.daemon, with the batches that arrive; it serves the answers to monitors.
+Imports:    nbray.events.schema.
+Never:      trusts a row, keeps more than its bounds, or hands out anything but plain data.
+
+Counts are sums of what happened, so they do not depend on the order in which batches of different
+processes arrive. Only ``running`` is a state of now; it is kept per process, whose own rows are in order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+from nbray.events.schema import CELL, DETAIL, ID, KIND, KINDS, NAME, STATE, STATES, TASK, Row, is_row
+
+#: Rows that are remembered per kind.
+ROWS_PER_KIND = 10_000
+
+#: Functions that are counted by name; more of them share one line.
+NAMES_MAX = 1_000
+OTHER_NAMES = "(other functions)"
+
+_TEXT_MAX_CHARS = 200
+_DETAIL_MAX_ENTRIES = 16
+_RUNNING_MAX = 10_000
+_RUN_IS_OVER = frozenset({"finished", "failed", "retried"})
+
+
+class EventLog:
+    """Bounded history per kind, and counts of what became of the tasks."""
+
+    def __init__(self, rows_per_kind: int = ROWS_PER_KIND) -> None:
+        self._recent: dict[str, deque[list[Any]]] = {kind: deque(maxlen=rows_per_kind) for kind in KINDS}
+        self._tasks_by_name: dict[str, dict[str, int]] = {}
+        self._running: dict[bytes, set[bytes]] = {}
+        self._dropped = 0
+
+    @property
+    def dropped(self) -> int:
+        """Events that never got here: their sender's ring was full, or they were not rows."""
+        return self._dropped
+
+    def add(self, process_id: bytes, rows: Iterable[Row], dropped: int = 0) -> None:
+        """Take in one batch of a process, oldest row first. About 1 µs a row."""
+        self._dropped += max(0, dropped)
+        for row in rows:
+            if not is_row(row):
+                self._dropped += 1
+                continue
+            kept = row if _is_small(row) else _cut(row)
+            self._recent[kept[KIND]].append([*kept, process_id])
+            if kept[KIND] == TASK:
+                self._count_task(process_id, kept[ID], kept[STATE], kept[NAME])
+
+    def forget(self, process_id: bytes) -> None:
+        """A process ended: what it was running runs no more. Its history stays."""
+        self._running.pop(process_id, None)
+
+    def recent(self, kind: str, limit: int) -> list[list[Any]]:
+        """The newest ``limit`` rows of a kind, oldest first, each with the process ID as eighth field.
+
+        Raises:
+            KeyError: there is no such kind.
+        """
+        ring = self._recent[kind]
+        return [list(row) for row in islice(ring, max(0, len(ring) - limit), None)]
+
+    def tasks(self) -> dict[str, int]:
+        """How many tasks were submitted, finished, ...; ``running`` is how many run now."""
+        sums = {
+            state: sum(counts[state] for counts in self._tasks_by_name.values()) for state in STATES[TASK]
+        }
+        return {**sums, "running": sum(map(len, self._running.values()))}
+
+    def tasks_by_name(self) -> dict[str, dict[str, int]]:
+        """The same sums for each function; here ``running`` counts how often one was started."""
+        return {name: dict(counts) for name, counts in self._tasks_by_name.items()}
+
+    def _count_task(self, process_id: bytes, task_id: bytes, state: str, name: str) -> None:
+        counts = self._tasks_by_name.get(name) or self._counts_of_new(name)
+        if state not in counts:
+            return
+        counts[state] += 1
+        if state == "running":
+            running = self._running.setdefault(process_id, set())
+            if len(running) < _RUNNING_MAX:
+                running.add(task_id)
+        elif state in _RUN_IS_OVER and process_id in self._running:
+            self._running[process_id].discard(task_id)
+
+    def _counts_of_new(self, name: str) -> dict[str, int]:
+        if len(self._tasks_by_name) >= NAMES_MAX:
+            name = OTHER_NAMES
+        return self._tasks_by_name.setdefault(name, dict.fromkeys(STATES[TASK], 0))
+
+
+def _is_small(row: Row) -> bool:
+    return (
+        row[DETAIL] is None
+        and len(row[NAME]) <= _TEXT_MAX_CHARS
+        and len(row[CELL]) <= _TEXT_MAX_CHARS
+        and len(row[STATE]) <= _TEXT_MAX_CHARS
+    )
+
+
+def _cut(row: Row) -> list[Any]:
+    kept: list[Any] = [field[:_TEXT_MAX_CHARS] if isinstance(field, str) else field for field in row]
+    if kept[DETAIL] is not None:
+        kept[DETAIL] = _cut_detail(kept[DETAIL])
+    return kept
+
+
+def _cut_detail(detail: dict[Any, Any]) -> dict[str, Any]:
+    small: dict[str, Any] = {}
+    for key, value in detail.items():
+        if len(small) == _DETAIL_MAX_ENTRIES:
+            break
+        if isinstance(key, str) and isinstance(value, (str, int, float)):
+            small[key[:_TEXT_MAX_CHARS]] = value[:_TEXT_MAX_CHARS] if isinstance(value, str) else value
+    return small

@@ -1,0 +1,458 @@
+"""The node daemon: leases in, commands out.
+
+Called by:  node.__main__, the composition root.
+Imports:    core.{scheduler,workers}, store.server, events.log, node.*, transport, wire.
+Never:      decides (core does), blocks its loop, unpickles.
+
+One asyncio loop serves the driver, the workers and the zygote. Every message ends in a method of a
+pure machine; the commands it returns are performed here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nbray.core import lease_requests, worker_process
+from nbray.core.scheduler import Scheduler
+from nbray.core.workers import WorkerPool
+from nbray.events.log import EventLog
+from nbray.events.schema import NODE, WORKER
+from nbray.model.errors import NbrayError, ProtocolError
+from nbray.model.limits import PROTOCOL_VERSION
+from nbray.model.resources import CPU, UNIT
+from nbray.node.control_plane import ControlPlane
+from nbray.node.workers import WorkerExit, WorkerHandle, Workers
+from nbray.store.arena import Arena
+from nbray.store.budget import MemoryBudget
+from nbray.store.server import StoreServer
+from nbray.transport import linux
+from nbray.transport.aio import Peer, attach
+from nbray.transport.sockets import tuned
+from nbray.transport.supervision import Supervisor
+from nbray.wire.messages import (
+    Blocked,
+    CancelLease,
+    EventBatch,
+    GetStatus,
+    Hello,
+    JobContext,
+    LeaseGranted,
+    LeaseInfeasible,
+    LogLines,
+    Message,
+    OwnerAddress,
+    PutFunction,
+    ReclaimLease,
+    RequestLease,
+    ReturnLease,
+    Shutdown,
+    StartNode,
+    Status,
+    Stopped,
+    Unblocked,
+    WorkerLost,
+)
+
+#: Worker processes at most: this per CPU, and some for nested tasks that block (architecture §3).
+_BLOCKED_PER_CPU = 4
+_BLOCKED_EXTRA = 16
+_PRESTARTED_MAX = 16
+_IDLE_WORKER_S = 60.0
+_START_DEADLINE_S = 30.0
+_TICK_S = 5.0
+_COOL_BYTES = 256 * 1024 * 1024
+
+
+class NodeDaemon:
+    """Everything that one node decides and owns. Its methods run on the loop."""
+
+    def __init__(self, start: StartNode, arena: Arena, budget: MemoryBudget, control: ControlPlane) -> None:
+        self._start = start
+        self._session_dir = Path(start.session_dir)
+        self._arena = arena
+        self._budget = budget
+        self.control = control
+        self._loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
+        self._supervisor = Supervisor(self._on_crash)
+        self._driver: Peer | None = None
+        self._driver_id = b""
+        cpus = max(1, start.resources.get(CPU, 0) // UNIT)
+        cap = cpus + _BLOCKED_PER_CPU * cpus + _BLOCKED_EXTRA
+        self._scheduler = Scheduler(start.resources)
+        self._pool = WorkerPool(target_idle=min(cpus, _PRESTARTED_MAX), cap=cap)
+        self._events = EventLog()
+        self._log_lines_dropped = 0
+        self.workers = Workers(
+            self._session_dir, self._on_message, self._on_worker_exit, self._on_worker_lines,
+            lambda: {control.redis_pid},
+        )  # fmt: skip
+        self._store = StoreServer(
+            start.node_id, arena, budget.available, self._send_to, self._run_in_thread, self._loop.call_later
+        )
+        self._handlers: dict[type[Message], Callable[[Peer, Any], None]] = {
+            Hello: self._on_hello,
+            RequestLease: self._on_request_lease,
+            CancelLease: self._on_cancel_lease,
+            ReturnLease: self._on_return_lease,
+            Blocked: self._on_blocked,
+            Unblocked: self._on_unblocked,
+            PutFunction: self._on_put_function,
+            LogLines: self._on_log_lines,
+            EventBatch: self._on_event_batch,
+            GetStatus: self._on_get_status,
+            Shutdown: self._on_shutdown,
+        }
+
+    # --- life ----------------------------------------------------------------------------------------
+
+    async def run(self, driver: socket.socket) -> None:
+        """Serve until the driver goes or asks for the end; nothing is left then."""
+        loop = self._loop
+        loop.add_signal_handler(signal.SIGCHLD, self.workers.reap)
+        for sig in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(sig, self._stopped.set)
+        self.workers.zygote.serve(loop, self.workers.forked, self._on_zygote_lost)
+        self._driver = await attach(tuned(driver), self._on_message, self._on_driver_lost)
+        self._driver.role = "driver"
+        pidfd = self._watch_driver()
+        self.control.run(self._supervisor)
+        self.control.publish_node(self._start.resources, self._arena.capacity_bytes)
+        self.control.publish_job("running")
+        self._record(NODE, self._start.node_id, "up", "local")
+        commands: list[worker_process.Command] = []
+        self._pool.warm_up(commands)
+        self._perform_pool(commands)
+        loop.call_later(_TICK_S, self._tick)
+        try:
+            await self._stopped.wait()
+        finally:
+            if pidfd >= 0:
+                loop.remove_reader(pidfd)
+                os.close(pidfd)
+            await self._end()
+
+    def _watch_driver(self) -> int:
+        """A child that the driver forked may keep our socket open: watch the process itself, too."""
+        pid = self._start.driver_pid
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._stopped.set()
+            return -1
+        if linux.start_time_of(pid) != self._start.driver_start_ticks:
+            self._stopped.set()
+        self._loop.add_reader(pidfd, self._stopped.set)
+        return pidfd
+
+    async def _end(self) -> None:
+        """Stop children, wait, kill, remove the session directory."""
+        self._loop.remove_signal_handler(signal.SIGCHLD)
+        await self._supervisor.close()
+        self.workers.zygote.close()
+        self.workers.close()
+        self._store.close()
+        self.control.stop()
+        ended = linux.kill_all_descendants()
+        if self._driver is not None:
+            self._driver.send(Stopped(ended))
+            self._driver.close()
+            await asyncio.sleep(0)  # lets the last words leave
+        shutil.rmtree(self._session_dir, ignore_errors=True)
+
+    def _on_crash(self, name: str, crash: BaseException) -> None:
+        """A background task failed: that is a bug. Say it loudly and go on without it."""
+        text = "".join(traceback.format_exception(crash))
+        (self._session_dir / "logs" / "daemon-crash.log").write_text(f"{name}\n{text}")
+        self._tell_people(f"nbray: the node daemon's {name} failed: {crash!r}")
+
+    def _on_zygote_lost(self, text: str) -> None:
+        """No worker can be forked any more: whoever waits for one must hear why."""
+        self._record(NODE, self._start.node_id, "zygote lost", "local")
+        self._tell_people(f"nbray: {text}")
+        self._fail_waiting_leases(text)
+
+    def _tell_people(self, text: str) -> None:
+        if self._driver is not None:
+            self._driver.send(LogLines(b"", os.getpid(), "nbray", "stderr", 0, "", text.splitlines()))
+
+    def _tick(self) -> None:
+        """Every few seconds: idle workers go, late ones are killed, free memory cools."""
+        commands: list[worker_process.Command] = []
+        now_s = time.monotonic()
+        self._pool.trim(now_s, _IDLE_WORKER_S, commands)
+        self._pool.expire_starts(now_s, _START_DEADLINE_S, commands)
+        self._perform_pool(commands)
+        if self._store.stats()["used_bytes"] == 0:
+            self._store.cool(_COOL_BYTES)
+        self._loop.call_later(_TICK_S, self._tick)
+
+    # --- messages --------------------------------------------------------------------------------------
+
+    def _on_message(self, peer: Peer, message: Message) -> None:
+        handler = self._handlers.get(type(message))
+        try:
+            if handler is not None:
+                handler(peer, message)
+            elif not self._store.handle(peer.process_id, message):
+                raise ProtocolError(f"A {peer.role} sent {type(message).__name__}, which is not for a daemon.")
+        except ProtocolError as exc:
+            self._tell_people(f"nbray: closed the connection of a {peer.role}: {exc}")
+            peer.close()
+
+    def _send_to(self, process_id: bytes, message: Message) -> None:
+        if process_id == self._driver_id:
+            if self._driver is not None:
+                self._driver.send(message)
+            return
+        handle = self.workers.handles.get(process_id)
+        if handle is not None:
+            handle.send(message)
+
+    def _on_hello(self, peer: Peer, message: Hello) -> None:
+        if message.protocol != PROTOCOL_VERSION:
+            raise ProtocolError(f"it speaks protocol {message.protocol}, this daemon {PROTOCOL_VERSION}.")
+        if message.role == "driver":
+            peer.process_id = self._driver_id = message.process_id
+            return
+        commands: list[worker_process.Command] = []
+        handle = self.workers.handles.get(peer.process_id)
+        if handle is None or not self._pool.registered(peer.process_id, message.pid, time.monotonic(), commands):
+            peer.close()
+            return
+        handle.ready = True
+        self._record(WORKER, peer.process_id, "idle", "")
+        self._perform_pool(commands)
+
+    def _on_driver_lost(self, _peer: Peer) -> None:
+        self._driver = None
+        self._stopped.set()
+
+    def _on_shutdown(self, _peer: Peer, _message: Shutdown) -> None:
+        self._stopped.set()
+
+    # --- leases ------------------------------------------------------------------------------------------
+
+    def _on_request_lease(self, peer: Peer, m: RequestLease) -> None:
+        commands: list[lease_requests.Command] = []
+        self._scheduler.request(m.lease_id, peer.process_id, m.resources, m.depth, m.backlog, m.name, commands)
+        self._perform(commands)
+
+    def _on_cancel_lease(self, _peer: Peer, message: CancelLease) -> None:
+        commands: list[lease_requests.Command] = []
+        if self._scheduler.cancel(message.lease_id, commands):
+            self._pool.abandon(message.lease_id)
+        self._perform(commands)
+
+    def _on_return_lease(self, peer: Peer, message: ReturnLease) -> None:
+        if self._scheduler.owner_of(message.lease_id) == peer.process_id:
+            self._end_lease(message.lease_id)
+
+    def _end_lease(self, lease_id: bytes) -> None:
+        """The owner is done with it: its worker may serve another."""
+        commands: list[lease_requests.Command] = []
+        pool_commands: list[worker_process.Command] = []
+        process_id = self._pool.worker_of(lease_id)
+        # The pool first: the next lease that is admitted finds this worker idle, and warm.
+        if process_id is not None:
+            self._pool.released(process_id, time.monotonic(), pool_commands)
+        else:
+            self._pool.abandon(lease_id)
+        self._scheduler.ended(lease_id, commands)
+        self._perform_pool(pool_commands)
+        self._perform(commands)
+
+    def _on_blocked(self, peer: Peer, message: Blocked) -> None:
+        if self._pool.serves(peer.process_id) == message.lease_id:
+            commands: list[lease_requests.Command] = []
+            self._pool.blocked(peer.process_id)
+            self._scheduler.blocked(message.lease_id, commands)
+            self._perform(commands)
+
+    def _on_unblocked(self, peer: Peer, message: Unblocked) -> None:
+        if self._pool.serves(peer.process_id) == message.lease_id:
+            commands: list[lease_requests.Command] = []
+            self._pool.unblocked(peer.process_id)
+            self._scheduler.unblocked(message.lease_id, commands)
+            self._perform(commands)
+
+    def _perform(self, commands: list[lease_requests.Command]) -> None:
+        pool_commands: list[worker_process.Command] = []
+        for command in commands:
+            owner = self._scheduler.owner_of(command.lease_id)
+            if isinstance(command, lease_requests.Admit):
+                self._pool.need(command.lease_id, self._start.job_id, pool_commands)
+            elif isinstance(command, lease_requests.Infeasible):
+                self._send_to(owner or b"", LeaseInfeasible(command.lease_id, command.text))
+            else:
+                self._send_to(command.owner, ReclaimLease(command.lease_id))
+        self._perform_pool(pool_commands)
+
+    def _perform_pool(self, commands: list[worker_process.Command]) -> None:
+        for command in commands:
+            if isinstance(command, worker_process.Assign):
+                self._grant(command)
+            elif isinstance(command, worker_process.Start):
+                for _ in range(command.number):
+                    self._supervisor.spawn("worker start", self._start_worker())
+            elif isinstance(command, worker_process.Retire):
+                self.workers.retire(command.process_id)
+            elif isinstance(command, worker_process.Kill):
+                self.workers.kill(command.process_id)
+            else:
+                self._fail_waiting_leases(
+                    f"{command.number} workers in a row died before they were ready; "
+                    "the logs folder of the session says more."
+                )
+
+    def _grant(self, command: worker_process.Assign) -> None:
+        lease_id = command.lease_id
+        handle = self.workers.handles[command.process_id]
+        owner = self._scheduler.owner_of(lease_id)
+        scheduler_commands: list[lease_requests.Command] = []
+        if owner is None or not self._scheduler.granted(lease_id, scheduler_commands):
+            self._end_lease(lease_id)
+            return
+        if command.new_to_job:
+            handle.send(JobContext(self._start.job_id, self._start.sys_path, self._start.cwd))
+        start = self._start
+        address = OwnerAddress(start.node_id, start.node_incarnation, handle.process_id, handle.endpoint)
+        self._send_to(owner, LeaseGranted(lease_id, address, handle.pid))
+        self._perform(scheduler_commands)
+
+    async def _start_worker(self) -> None:
+        commands: list[worker_process.Command] = []
+        try:
+            process_id = await self.workers.start()
+        except OSError as exc:
+            self._pool.start_failed(commands)
+            self._tell_people(f"nbray: cannot start a worker: {exc}")
+        else:
+            self._pool.started(process_id, time.monotonic())
+            self._record(WORKER, process_id, "starting", "")
+        self._perform_pool(commands)
+
+    def _fail_waiting_leases(self, text: str) -> None:
+        for lease_id in self._pool.waiting():
+            owner = self._scheduler.owner_of(lease_id)
+            self._pool.abandon(lease_id)
+            if owner is not None:
+                self._send_to(owner, WorkerLost(lease_id, b"", 0, 1, 0, text))
+            commands: list[lease_requests.Command] = []
+            self._scheduler.ended(lease_id, commands)
+            self._perform(commands)
+
+    # --- workers end ---------------------------------------------------------------------------------------
+
+    def _on_worker_exit(self, ended: WorkerExit) -> None:
+        process_id = ended.handle.process_id
+        pool_commands: list[worker_process.Command] = []
+        commands: list[lease_requests.Command] = []
+        lease_id = self._pool.lost(process_id, pool_commands)
+        if lease_id is not None:
+            owner = self._scheduler.owner_of(lease_id)
+            if owner is not None:
+                lost = WorkerLost(
+                    lease_id, process_id, ended.handle.pid, ended.exit_code, ended.term_signal, ended.stderr_tail
+                )
+                self._send_to(owner, lost)
+            self._scheduler.ended(lease_id, commands)
+        # Its own children's work has no owner any more: their workers go with it.
+        for orphaned in self._scheduler.owner_lost(process_id, commands):
+            worker = self._pool.worker_of(orphaned)
+            if worker is None:
+                self._pool.abandon(orphaned)
+            else:
+                self.workers.kill(worker)
+        self._store.process_lost(process_id)
+        self._events.forget(process_id)
+        self._record(WORKER, process_id, "dead", "")
+        self._perform_pool(pool_commands)
+        self._perform(commands)
+
+    # --- functions, logs, events, status ---------------------------------------------------------------------
+
+    def _on_put_function(self, _peer: Peer, message: PutFunction) -> None:
+        self.control.publish_function(message)
+
+    def _on_log_lines(self, peer: Peer, message: LogLines) -> None:
+        handle = self.workers.handles.get(peer.process_id)
+        if handle is not None:
+            handle.log.write(message.stream, message.lines)
+        if self._driver is not None:
+            self._driver.send(message)
+
+    def _on_worker_lines(self, handle: WorkerHandle, stream: str, lines: list[str]) -> None:
+        handle.log.write(stream, lines)
+        if self._driver is not None:
+            self._driver.send(LogLines(handle.process_id, handle.pid, "", stream, 0, "", lines))
+
+    def _on_event_batch(self, peer: Peer, message: EventBatch) -> None:
+        self._events.add(peer.process_id, message.rows, message.dropped)
+        self.control.publish_events(message)
+
+    def _record(self, kind: str, identifier: bytes, state: str, name: str) -> None:
+        row = [time.time_ns() // 1000, kind, identifier, state, name, "", None]
+        self._events.add(self._start.node_id, [row])
+        self.control.publish_events(EventBatch(self._start.node_id, 0, [row]))
+
+    def on_control_event(self, state: str, text: str) -> None:
+        self._record(NODE, self._start.node_id, state, "local")
+        if state == "redis lost":
+            self._tell_people(f"nbray: {text}")
+
+    def _on_get_status(self, peer: Peer, message: GetStatus) -> None:
+        peer.send(Status(message.request_id, self.status()))
+
+    def status(self) -> dict[str, Any]:
+        """A snapshot, plain data; ``observe.status`` makes it readable."""
+        start, books = self._start, self._scheduler.snapshot()
+        pool = self._pool.snapshot()
+        return {
+            "nodes": [
+                {
+                    "name": "local", "node_id": start.node_id.hex(), "incarnation": start.node_incarnation,
+                    "alive": True, "resources": start.resources, "free": books["free"],
+                }
+            ],
+            "workers": pool,
+            "store": self._store.stats(),
+            "tasks": self._events.tasks(),
+            "functions": self._events.tasks_by_name(),
+            "redis": {
+                "origin": start.redis_origin, "connected": self.control.client.is_connected,
+                "restarts": self.control.restarts,
+            },
+            "events_dropped": self._events.dropped,
+            "leases": {
+                "granted": pool.get("leased", 0) + pool.get("blocked", 0),
+                "queued": sum(kind["count"] for kind in books["queued"]),
+                "waiting": books["queued"],
+            },
+            "processes": {
+                "daemon": os.getpid(), "zygote": self.workers.zygote.pid, "redis": self.control.redis_pid,
+                "workers": sorted(h.pid for h in self.workers.handles.values() if h.pid),
+            },
+            "session_dir": start.session_dir,
+        }  # fmt: skip
+
+    def _run_in_thread(self, work: Callable[[], object], done: Callable[[BaseException | None], None]) -> None:
+        async def run() -> None:
+            try:
+                await self._loop.run_in_executor(None, work)
+            except (NbrayError, OSError) as exc:
+                done(exc)
+            else:
+                done(None)
+
+        self._supervisor.spawn("store backing", run())
+

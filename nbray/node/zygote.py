@@ -1,0 +1,176 @@
+"""The daemon's end of its zygote: start it, order forks, start it again when it dies.
+
+Called by:  node.workers.
+Imports:    nbray.transport, wire.
+Never:      waits for the zygote: orders queue until it says that it is ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+from nbray.transport import linux
+from nbray.transport.sockets import send_with_descriptors
+from nbray.wire.codec import decode_buffer, encode
+from nbray.wire.messages import ForkWorker, Message, Welcome, WorkerForked, ZygoteReady
+
+#: ``python -c`` puts the working directory on the path; the launcher's path is the right one.
+BOOT = (
+    "import os, sys; sys.path[:] = os.environ.pop('NBRAY_SYS_PATH').split(os.pathsep); "
+    "from {module} import main; main()"
+)
+_PACKET_BYTES = 64 * 1024
+_RESTARTS_IN_A_ROW = 3
+
+
+class Order(NamedTuple):
+    message: ForkWorker
+    descriptors: list[int]
+
+
+def python_command(module: str, *arguments: str) -> list[str]:
+    """A command line that runs ``module.main``; NBRAY_SYS_PATH must be in its environment."""
+    return [sys.executable, "-c", BOOT.format(module=module), *arguments]
+
+
+class Zygote:
+    """Starts as soon as it is made, before the daemon's loop runs.
+
+    Args:
+        arena_fd: inherited by the zygote, and so by all workers.
+        welcome: handed on to every worker.
+        sys_path: where the driver finds modules, this package among them.
+    """
+
+    def __init__(self, arena_fd: int, welcome: Welcome, sys_path: list[str]) -> None:
+        self._arena_fd = arena_fd
+        self._welcome = welcome
+        self._sys_path = sys_path
+        self._on_forked: Callable[[bytes, int], None]
+        self._on_give_up: Callable[[str], None]
+        self._orders: list[Order] = []
+        self._unanswered: dict[bytes, Order] = {}
+        self._ready = False
+        self._failures = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def has_forks_under_way(self) -> bool:
+        """A child of ours that we do not know may be a worker that is just being adopted."""
+        return bool(self._unanswered)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = python_command("nbray.worker.zygote", str(theirs.fileno()), str(self._arena_fd))
+            env = {k: v for k, v in os.environ.items() if k != "NBRAY_TOKEN"}
+            env["NBRAY_SYS_PATH"] = os.pathsep.join(self._sys_path)
+            # One thread for numeric libraries: forks with threads are unsafe, and workers share cores.
+            for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+                env.setdefault(name, "1")
+            self._process = subprocess.Popen(
+                command, pass_fds=(theirs.fileno(), self._arena_fd), env=env, stdin=subprocess.DEVNULL
+            )
+        ours.setblocking(False)
+        self._socket = ours
+        self._ready = False
+        send_with_descriptors(ours, encode(self._welcome), [])
+        if self._loop is not None:
+            self._loop.add_reader(ours.fileno(), self._on_readable)
+
+    def serve(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_forked: Callable[[bytes, int], None],
+        on_give_up: Callable[[str], None],
+    ) -> None:
+        """Listen to it on the daemon's loop.
+
+        Args:
+            on_forked: told process ID and PID of each new worker.
+            on_give_up: told why, when it died several times before it was ready.
+        """
+        self._loop = loop
+        self._on_forked = on_forked
+        self._on_give_up = on_give_up
+        loop.add_reader(self._socket.fileno(), self._on_readable)
+
+    def fork(self, message: ForkWorker, descriptors: list[int]) -> None:
+        """Order a worker; the descriptors are closed here once they were sent."""
+        order = Order(message, descriptors)
+        if self._ready:
+            self._send(order)
+        else:
+            self._orders.append(order)
+
+    def _send(self, order: Order) -> None:
+        self._unanswered[order.message.process_id] = order
+        try:
+            send_with_descriptors(self._socket, encode(order.message), order.descriptors)
+        except OSError:  # it is dying: the order is repeated to the next one
+            return
+
+    def _on_readable(self) -> None:
+        try:
+            data = self._socket.recv(_PACKET_BYTES)
+        except (BlockingIOError, OSError):
+            return
+        if not data:
+            return  # its death is noticed as a child's, with its status
+        messages: list[Message] = []
+        decode_buffer(bytearray(data), messages)
+        for message in messages:
+            if isinstance(message, ZygoteReady):
+                self._on_ready()
+            elif isinstance(message, WorkerForked):
+                self._answered(message.process_id)
+                self._on_forked(message.process_id, message.pid)
+
+    def _on_ready(self) -> None:
+        self._ready = True
+        self._failures = 0
+        orders, self._orders = self._orders, []
+        for order in orders:
+            self._send(order)
+
+    def _answered(self, process_id: bytes) -> None:
+        order = self._unanswered.pop(process_id, None)
+        for fd in order.descriptors if order else ():
+            os.close(fd)
+
+    def exited(self) -> None:
+        """The daemon reaped it. Workers live on; start another, and repeat what was not answered."""
+        assert self._loop is not None
+        self._loop.remove_reader(self._socket.fileno())
+        self._on_readable()  # answers that it gave before it died
+        self._socket.close()
+        self._failures = 0 if self._ready else self._failures + 1
+        self._process.poll()
+        if self._failures >= _RESTARTS_IN_A_ROW:
+            self._on_give_up(
+                f"The process that forks workers died {self._failures} times before it was ready. "
+                "Does `python -c 'import numpy, cloudpickle'` work with this interpreter?"
+            )
+            return
+        self._orders = [*self._unanswered.values(), *self._orders]
+        self._unanswered.clear()
+        self._start()
+
+    def close(self) -> None:
+        if self._loop is not None:
+            self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+        linux.kill_quietly(self._process.pid)
+
+

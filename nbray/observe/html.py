@@ -1,0 +1,49 @@
+"""HTML for notebooks: the one place where text becomes a page.
+
+Called by:  observe.status, observe.cards.
+Imports:    the standard library, nbray.events.text.
+Never:      takes ready-made HTML from a caller; writes a script, a link or a style element.
+
+What a notebook shows is also saved, and opened elsewhere: by nbconvert, by a viewer that removes
+style and script, on light and dark pages. So: one plain table, colours from the page's own variables
+with neutral fallbacks, and nothing that breaks when styles are removed.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+from nbray.events.text import visible
+
+# Typesetting of $...$ looks through outputs after they were escaped; these classes make it pass by.
+_NO_MATH = "tex2jax_ignore mathjax_ignore"
+_TABLE = (
+    "border-collapse:collapse;margin:0.3em 0;color:var(--jp-ui-font-color1,inherit);"
+    "border:1px solid var(--jp-border-color2,#8888)"
+)
+_CELL = "text-align:left;padding:0.2em 0.8em"
+_TITLE = f"{_CELL};font-weight:600;border-bottom:1px solid var(--jp-border-color2,#8888)"
+_LABEL = f"{_CELL};font-weight:normal;color:var(--jp-ui-font-color2,inherit)"
+
+
+def esc(text: object) -> str:
+    """Text for HTML, in an element or between double quotes.
+
+    Markup becomes entities; control and direction characters become visible escapes; more than
+    2048 characters are cut (``events.text``). Everything that is put into a page goes through here.
+    """
+    return html.escape(visible(text), quote=True)
+
+
+def card(title: object, rows: Iterable[tuple[object, object]]) -> str:
+    """A small table: a title over rows of label and value, all of them plain text."""
+    body = "".join(
+        f'<tr><th scope="row" style="{_LABEL}">{esc(label)}</th><td style="{_CELL}">{esc(value)}</td></tr>'
+        for label, value in rows
+    )
+    return (
+        f'<table class="{_NO_MATH}" style="{_TABLE}">'
+        f'<thead><tr><th colspan="2" style="{_TITLE}">{esc(title)}</th></tr></thead>'
+        f"<tbody>{body}</tbody></table>"
+    )

@@ -1,0 +1,415 @@
+"""Who reads the sockets: the thread that waits does, the I/O thread only when nobody else does.
+
+Called by:  runtime.process, runtime.objects (waits), worker.executor (waits for work).
+Imports:    nbray.transport, runtime.guard.
+Never:      runs user code, or ticks while nothing is in flight.
+
+Leader and followers. A thread that waits for something takes the leader's role if it is free and
+polls the sockets itself, so that a reply needs no hand-over between threads; a thread that finds the
+role taken sleeps on a lock of its own until its thing arrives or the role falls vacant. The
+I/O thread blocks in the same epoll; when bytes arrive it first stands back for a millisecond, and
+reads only if nobody else has.
+
+All shared state of the runtime is guarded by ``lock``. Handlers run with it held.
+
+Source: the leader/followers pattern, Schmidt et al., PLoP 2000.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+
+from nbray.model.errors import ProtocolError
+from nbray.runtime.guard import InterruptGuard
+from nbray.transport.channel import Channel
+from nbray.wire.messages import Message
+
+_monotonic = time.monotonic
+
+#: Bytes lie unread, or wait to be sent, for at most about this long while nobody waits.
+_STAND_BACK_S = 0.001
+#: While other threads keep reading, the I/O thread looks again only this often, and ever more rarely.
+_BUSY_S = 0.005
+_BUSY_MAX_S = 0.05
+#: Outgoing bytes above this leave at once.
+_FLUSH_BYTES = 64 * 1024
+
+
+class Waiter:
+    """Something that a thread waits for. ``remaining`` is the host's count."""
+
+    __slots__ = ("_lock", "done", "parked", "remaining", "stop_on_failure")
+
+    def __init__(self, remaining: int = 1, stop_on_failure: bool = False) -> None:
+        self.remaining = remaining
+        self.stop_on_failure = stop_on_failure
+        self.done = False
+        self.parked = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def complete(self) -> None:
+        self.done = True
+        self.unpark()
+
+    def unpark(self) -> None:
+        self.parked = False
+        with contextlib.suppress(RuntimeError):  # it was not asleep, or was woken twice
+            self._lock.release()
+
+    def sleep(self, timeout_s: float | None) -> None:
+        self._lock.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s))
+
+
+class Loop:
+    """The poll set of one process.
+
+    Args:
+        before_poll: run with the lock held before each poll: drops, buffered requests.
+        after_batch: run with the lock held after the messages of one read were dispatched.
+        housekeeping: run with the lock held when a deadline armed by ``arm`` has come.
+    """
+
+    def __init__(
+        self,
+        before_poll: Callable[[], None],
+        after_batch: Callable[[], None],
+        housekeeping: Callable[[float], None],
+    ) -> None:
+        self.lock = threading.Lock()
+        self.guard = InterruptGuard(self._wake_for_interrupt)
+        self.later: deque[Callable[[], None]] = deque()  # to run without the lock, soon
+        self._before_poll = before_poll
+        self._after_batch = after_batch
+        self._housekeeping = housekeeping
+        self._epoll = select.epoll()
+        self._channels: dict[int, Channel] = {}
+        self._acceptors: dict[int, tuple[socket.socket, Callable[[socket.socket], None]]] = {}
+        self._wake_fd = _eventfd()
+        self._epoll.register(self._wake_fd, select.EPOLLIN)
+        self._dirty: list[Channel] = []
+        self._deadline_s: float | None = None
+        self._lead = threading.Lock()
+        self._followers: deque[Waiter] = deque()
+        self._main_waiter: Waiter | None = None
+        self._reads = 0  # counts turns of leaders other than the I/O thread
+        self._io_asleep = False  # it blocks without a deadline of its own
+        self._io_gate = threading.Lock()
+        self._io_gate.acquire()
+        self._io_patient = False
+        self.closing = False
+        self._thread = threading.Thread(target=self._io_main, name="nbray-io", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    # --- connections ---------------------------------------------------------------------------
+
+    def add(
+        self, sock: socket.socket, name: str, on_message: Callable[[Message], None], on_closed: Callable[[], None]
+    ) -> Channel:
+        """Serve a connected, non-blocking socket."""
+        channel = Channel(sock, name, on_message, on_closed)
+        self._channels[channel.fd] = channel
+        self._epoll.register(channel.fd, select.EPOLLIN)
+        return channel
+
+    def add_acceptor(self, listener: socket.socket, accept: Callable[[socket.socket], None]) -> None:
+        self._acceptors[listener.fileno()] = (listener, accept)
+        self._epoll.register(listener.fileno(), select.EPOLLIN)
+
+    def remove(self, channel: Channel) -> None:
+        """Forget and close a connection; ``on_closed`` is not called. Lock held."""
+        if self._channels.pop(channel.fd, None) is not None:
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(channel.fd)
+            channel.close()
+
+    # --- sending (lock held) ---------------------------------------------------------------------
+
+    def send(self, channel: Channel, frame: bytes, *, now: bool) -> None:
+        """Queue a frame; ``now`` sends all that waits on this channel, else it leaves soon."""
+        channel.outgoing += frame
+        if now or len(channel.outgoing) > _FLUSH_BYTES:
+            self._flush(channel)
+        elif not channel.dirty:
+            channel.dirty = True
+            self._dirty.append(channel)
+            if self._io_asleep:
+                self._io_asleep = False
+                self.wake()
+
+    def _flush(self, channel: Channel) -> None:
+        if channel.wants_write or channel.closed:
+            return
+        if not channel.flush():
+            channel.wants_write = True
+            self._epoll.modify(channel.fd, select.EPOLLIN | select.EPOLLOUT)
+
+    def flush_dirty(self) -> None:
+        if self._dirty:
+            dirty, self._dirty = self._dirty, []
+            for channel in dirty:
+                channel.dirty = False
+                self._flush(channel)
+
+    def arm(self, deadline_s: float) -> None:
+        """Call ``housekeeping`` at this monotonic time, or before. Lock held."""
+        if self._deadline_s is None or deadline_s < self._deadline_s:
+            self._deadline_s = deadline_s
+            if self._io_asleep:
+                self._io_asleep = False
+                self.wake()
+
+    def is_led(self) -> bool:
+        """Whether a thread has the leader's role right now."""
+        return self._lead.locked()
+
+    def wake(self) -> None:
+        """Make the poll return. Safe anywhere, also in ``__del__`` and signal handlers."""
+        with contextlib.suppress(OSError):
+            os.write(self._wake_fd, b"\1\0\0\0\0\0\0\0")
+
+    def _wake_for_interrupt(self) -> None:
+        self.wake()
+        waiter = self._main_waiter
+        if waiter is not None:
+            waiter.unpark()
+
+    # --- waiting -----------------------------------------------------------------------------------
+
+    def wait(self, waiter: Waiter, deadline_s: float | None = None) -> bool:
+        """Serve the sockets until ``waiter`` is done, the deadline passes or Ctrl-C was pressed.
+
+        Call it inside ``with loop.guard``. Returns ``waiter.done``.
+        """
+        is_main = threading.get_ident() == threading.main_thread().ident
+        while not waiter.done and not self.closing:
+            if is_main and self.guard.pending:
+                break
+            if deadline_s is not None and _monotonic() >= deadline_s:
+                break
+            if self._lead.acquire(blocking=False):
+                try:
+                    self._lead_until(waiter, deadline_s, is_main)
+                finally:
+                    self._reads += 1
+                    self._resign()
+            else:
+                self._follow(waiter, deadline_s, is_main)
+        self._run_later()
+        return waiter.done
+
+    def _lead_until(self, waiter: Waiter, deadline_s: float | None, is_main: bool) -> None:
+        while not waiter.done and not self.closing:
+            if is_main and self.guard.pending:
+                return
+            timeout = self._prepare(deadline_s)
+            if waiter.done:  # before_poll may have finished it
+                return
+            if timeout is not None and timeout <= 0 and deadline_s is not None and _monotonic() >= deadline_s:
+                self._serve(self._epoll.poll(0))
+                return
+            self._serve(self._epoll.poll(timeout))
+
+    def _prepare(self, deadline_s: float | None) -> float | None:
+        """Do what is due; return how long the poll may last, in seconds."""
+        with self.lock:
+            self._before_poll()
+            if self._deadline_s is not None:
+                now_s = _monotonic()
+                if now_s >= self._deadline_s:
+                    self._deadline_s = None
+                    self._housekeeping(now_s)
+            self.flush_dirty()
+            due = self._deadline_s
+        if self.later:
+            self._run_later()
+        if deadline_s is not None and (due is None or deadline_s < due):
+            due = deadline_s
+        return None if due is None else max(0.0, due - _monotonic())
+
+    def _follow(self, waiter: Waiter, deadline_s: float | None, is_main: bool) -> None:
+        with self.lock:
+            if waiter.done:
+                return
+            waiter.parked = True
+            self._followers.append(waiter)
+        if is_main:
+            self._main_waiter = waiter
+        # The leader may have resigned before we stood in line: then nobody would wake us.
+        if self._lead.acquire(blocking=False):
+            self._lead.release()
+        elif not (is_main and self.guard.pending):
+            waiter.sleep(None if deadline_s is None else deadline_s - _monotonic())
+        if is_main:
+            self._main_waiter = None
+        with self.lock:
+            if waiter.parked:
+                waiter.parked = False
+                self._followers.remove(waiter)
+
+    def _resign(self) -> None:
+        """Give the leader's role up, and hand it to a thread that waits, if one does."""
+        self._lead.release()
+        with self.lock:
+            while self._followers:
+                waiter = self._followers.popleft()
+                if waiter.parked:
+                    waiter.unpark()
+                    break
+        if self._io_patient:
+            self._io_patient = False
+            with contextlib.suppress(RuntimeError):
+                self._io_gate.release()
+
+    # --- serving (leader only) -----------------------------------------------------------------------
+
+    def _serve(self, events: list[tuple[int, int]]) -> None:
+        for fd, mask in events:
+            channel = self._channels.get(fd)
+            if channel is not None:
+                self._serve_channel(channel, mask)
+            elif fd == self._wake_fd:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(fd, 8)
+            elif fd in self._acceptors:
+                self._accept(*self._acceptors[fd])
+        if self.later:
+            self._run_later()
+
+    def _serve_channel(self, channel: Channel, mask: int) -> None:
+        if mask & select.EPOLLOUT:
+            with self.lock:
+                if not channel.closed and channel.flush():
+                    channel.wants_write = False
+                    self._epoll.modify(channel.fd, select.EPOLLIN)
+        if mask & ~select.EPOLLOUT:
+            self.read(channel)
+
+    def read(self, channel: Channel) -> None:
+        """One read from one channel, dispatched."""
+        messages: list[Message] = []
+        try:
+            alive = channel.read(messages)
+        except ProtocolError as exc:
+            alive = False
+            problem = str(exc)
+            self.later.append(lambda: print(f"nbray: closed {channel.name}: {problem}"))
+        with self.lock:
+            for message in messages:
+                if channel.closed:
+                    break
+                channel.on_message(message)
+            if not channel.closed:
+                channel.commit()
+                if not alive:
+                    self.remove(channel)
+                    channel.on_closed()
+            self._after_batch()
+
+    def _accept(self, listener: socket.socket, accept: Callable[[socket.socket], None]) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            sock, _address = listener.accept()
+            with self.lock:
+                accept(sock)
+
+    def _run_later(self) -> None:
+        while self.later:
+            try:
+                work = self.later.popleft()
+            except IndexError:
+                return
+            try:
+                work()
+            except Exception:
+                traceback.print_exc()
+
+    # --- the I/O thread ---------------------------------------------------------------------------------
+
+    def _io_main(self) -> None:
+        pause_s = _STAND_BACK_S
+        while not self.closing:
+            seen = self._reads
+            with self.lock:
+                timeout = _STAND_BACK_S if self._dirty else self._time_left()
+                self._io_asleep = timeout is None or timeout > _STAND_BACK_S
+            events = self._epoll.poll(timeout)
+            self._io_asleep = False
+            if self.closing:
+                return
+            if events:
+                self._io_patient = pause_s > _BUSY_S
+                self._io_gate.acquire(timeout=pause_s)
+                self._io_patient = False
+            if seen != self._reads or not self._lead.acquire(blocking=False):
+                # Others read. They also send and keep house, unless they are between two turns.
+                pause_s = _BUSY_S if seen != self._reads else min(2 * max(pause_s, _BUSY_S), _BUSY_MAX_S)
+                self._prepare(None)
+                continue
+            pause_s = _STAND_BACK_S
+            try:
+                self._drain()
+            finally:
+                self._resign()
+
+    def _time_left(self) -> float | None:
+        return None if self._deadline_s is None else max(0.0, self._deadline_s - _monotonic())
+
+    def _drain(self) -> None:
+        """Read until nothing is left; the leader's role is ours."""
+        while not self.closing:
+            self._prepare(None)
+            events = self._epoll.poll(0)
+            if not events:
+                return
+            self._serve(events)
+
+    # --- the end -----------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close everything. Threads that wait come back; the I/O thread ends."""
+        self.closing = True
+        self.wake()
+        with contextlib.suppress(RuntimeError):
+            self._io_gate.release()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=5.0)
+        with self.lock:
+            while self._followers:
+                self._followers.popleft().unpark()
+            for channel in list(self._channels.values()):
+                channel.flush()
+                self.remove(channel)
+            for listener, _accept in self._acceptors.values():
+                listener.close()
+            self._acceptors.clear()
+        self._epoll.close()
+        os.close(self._wake_fd)
+        self._wake_fd = -1
+        self.guard.remove()
+
+    def abandon(self) -> None:
+        """In a forked child: close our copies of the descriptors without a word to anybody."""
+        self.closing = True
+        for channel in self._channels.values():
+            channel.close()
+        for listener, _accept in self._acceptors.values():
+            listener.close()
+        self._epoll.close()
+        with contextlib.suppress(OSError):
+            os.close(self._wake_fd)
+        self._wake_fd = -1
+
+
+def _eventfd() -> int:
+    """An eventfd; Python 3.10 has them on Linux."""
+    return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

@@ -1,0 +1,351 @@
+"""Values: where they are, how they get into the store and out of it, when they go.
+
+Called by:  runtime.process (get, put, wait), runtime.submitter (results), worker.executor.
+Imports:    core.references, store.mapping, runtime.{loop,refs,serialization}.
+Never:      deserializes with the loop's lock held (user code runs then).
+
+Methods whose docstring says "lock held" are called with ``loop.lock``; the others take it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from nbray.core.references import Entry, ReferenceTable
+from nbray.core.tasks import Task
+from nbray.model.errors import NbrayError, ObjectStoreFullError, OwnerDiedError, UnreconstructableError
+from nbray.runtime.loop import Loop, Waiter
+from nbray.runtime.refs import Home, ObjectRef
+from nbray.runtime.serialization import Serialized, deserialize, value_kind
+from nbray.runtime.task_errors import deserialize_error, serialize_system_error
+from nbray.store.mapping import Mapping
+from nbray.wire.messages import (
+    AbortObject,
+    CreateFailed,
+    CreateObject,
+    Descriptor,
+    FreeObjects,
+    GetObjects,
+    Message,
+    ObjectCreated,
+    ObjectGone,
+    ObjectReady,
+    SealObject,
+    UnpinObjects,
+)
+
+
+class Creation:
+    """A reservation in the store that is under way. Without a waiter nobody wants it any more."""
+
+    __slots__ = ("descriptor", "failure", "promoted", "waiter")
+
+    def __init__(self, waiter: Waiter | None, promoted: bytes | None) -> None:
+        self.waiter = waiter
+        self.promoted = promoted  # a small value that is copied as soon as there is space
+        self.descriptor: Descriptor | None = None
+        self.failure: CreateFailed | None = None
+
+
+class Objects:
+    """All values that this process owns, borrows or reads.
+
+    Args:
+        tell_daemon: sends a message to the node daemon; lock held.
+        argument_ready: called for each task that was waiting for an object; lock held.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        process_id: bytes,
+        tell_daemon: Callable[[Message], None],
+        argument_ready: Callable[[Task], None],
+    ) -> None:
+        self.table = ReferenceTable()
+        self.home = Home(self.table.entries, loop.wake)
+        self.mapping: Mapping | None = None
+        self._loop = loop
+        self._process_id = process_id
+        self._tell_daemon = tell_daemon
+        self._argument_ready = argument_ready
+        self._closed_views: deque[bytes] = deque()
+        self._creations: dict[bytes, Creation] = {}
+        self._to_promote: list[bytes] = []  # the store was full when they were tried
+
+    # --- references ----------------------------------------------------------------------------
+
+    def own(self, object_id: bytes) -> ObjectRef:
+        """A new object of this process and its first handle. Lock held."""
+        self.table.own(object_id)
+        return ObjectRef(object_id, self._process_id, self.home)
+
+    def adopt(self, object_id: bytes, owner: bytes) -> ObjectRef:
+        """Another handle, on an own object or on somebody else's. Lock held."""
+        if owner == self._process_id and object_id in self.table.entries:
+            self.table.add_handle(object_id)
+        else:
+            self.table.borrow(object_id, owner)
+        return ObjectRef(object_id, owner, self.home)
+
+    def escape(self, object_id: bytes) -> bool:
+        """The reference was pickled into something. Lock held. True the first time, for own ones.
+
+        Readers must not have to wait for this process, which may be busy: the value moves to
+        the store, now or when it arrives.
+        """
+        if not self.table.escape(object_id):
+            return False
+        entry = self.table.entries[object_id]
+        if type(entry.value) is bytes:
+            self._promote(entry)
+        return True
+
+    def drain(self) -> None:
+        """Let go of what was dropped since the last time. Lock held."""
+        dropped, closed = self.home.dropped, self._closed_views
+        if not dropped and not closed:
+            return
+        freed: list[Entry] = []
+        while dropped:
+            self.table.drop_handle(dropped.popleft(), freed)
+        while closed:
+            self.table.close_view(closed.popleft(), freed)
+        if freed:
+            self.release(freed)
+
+    def release_arguments(self, object_ids: list[bytes]) -> None:
+        """A task that held these is over. Lock held."""
+        freed: list[Entry] = []
+        for object_id in object_ids:
+            self.table.release_argument(object_id, freed)
+        if freed:
+            self.release(freed)
+
+    def release(self, freed: list[Entry]) -> None:
+        """Nothing here holds these entries any more. Lock held."""
+        own = [e.object_id for e in freed if e.owner is None and type(e.value) is Descriptor]
+        if own:
+            self._tell_daemon(FreeObjects(own))
+        pinned = [e.object_id for e in freed if e.pinned]
+        if pinned:
+            self._tell_daemon(UnpinObjects(pinned))
+
+    # --- values arrive ---------------------------------------------------------------------------
+
+    def deliver(self, object_id: bytes, value: bytes | Descriptor, failed: bool) -> None:
+        """A value is there: tell who waits. Lock held."""
+        entry = self.table.ready(object_id, value, failed)
+        if entry is None:
+            if type(value) is Descriptor and object_id not in self.table.entries:
+                self._tell_daemon(FreeObjects([object_id]))
+            return
+        if entry.waiters:
+            waiters, entry.waiters = entry.waiters, None
+            for waiter in waiters:
+                waiter.remaining -= 1
+                if waiter.remaining <= 0 or (failed and waiter.stop_on_failure):
+                    waiter.complete()
+        if entry.dependents:
+            dependents, entry.dependents = entry.dependents, None
+            for task in dependents:
+                self._argument_ready(task)
+        if entry.escaped and type(value) is bytes:
+            self._promote(entry)
+
+    def deliver_error(self, object_id: bytes, error: NbrayError) -> None:
+        """The value will never come; this is why. Lock held."""
+        self.deliver(object_id, serialize_system_error(error), True)
+
+    def await_entries(self, entries: list[Entry], waiter: Waiter) -> None:
+        """Register a waiter with entries that are not ready; ask for the borrowed ones. Lock held."""
+        for entry in entries:
+            if entry.waiters is None:
+                entry.waiters = []
+            entry.waiters.append(waiter)
+        self.ask(entries)
+
+    def forget_waiter(self, entries: list[Entry], waiter: Waiter) -> None:
+        """A wait ended early. Lock held."""
+        for entry in entries:
+            if entry.waiters and waiter in entry.waiters:
+                entry.waiters.remove(waiter)
+
+    def ask(self, entries: list[Entry]) -> None:
+        """Have the daemon tell us when borrowed objects are sealed. Lock held."""
+        wanted = []
+        for entry in entries:
+            if entry.owner is not None and not entry.asked and entry.value is None:
+                entry.asked = True
+                wanted.append((entry.object_id, entry.owner))
+        if wanted:
+            self._tell_daemon(GetObjects(wanted))
+
+    def on_ready(self, message: ObjectReady) -> None:
+        """Lock held. The daemon has pinned it for us."""
+        object_id = message.descriptor.object_id
+        entry = self.table.entries.get(object_id)
+        if entry is None or entry.owner is None:
+            self._tell_daemon(UnpinObjects([object_id]))
+            return
+        assert self.mapping is not None
+        entry.pinned = True
+        failed = value_kind(self.mapping.readable(message.descriptor)) == "error"
+        self.deliver(object_id, message.descriptor, failed)
+
+    def on_gone(self, message: ObjectGone) -> None:
+        """Lock held."""
+        if message.reason == "owner_died":
+            error: NbrayError = OwnerDiedError(message.object_id)
+        else:
+            error = UnreconstructableError(message.object_id, why="it was freed")
+        self.deliver_error(message.object_id, error)
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    def load(self, entry: Entry) -> Any:
+        """The value of a ready entry. Large arrays are read-only views of the store.
+
+        Raises:
+            Exception: the error that the entry holds, if its task failed.
+        """
+        value = entry.value
+        assert value is not None
+        if entry.failed:
+            raise self.load_error(value)
+        if type(value) is bytes:
+            return deserialize(value)
+        assert type(value) is Descriptor and self.mapping is not None
+        wrap = partial(self._open_view, entry.object_id, value.offset)
+        return deserialize(self.mapping.readable(value), wrap_buffer=wrap)
+
+    def load_error(self, value: bytes | Descriptor) -> BaseException:
+        """The exception that a failed value holds."""
+        if type(value) is Descriptor:
+            assert self.mapping is not None
+            value = bytes(self.mapping.readable(value))
+        return deserialize_error(value)
+
+    def _open_view(self, object_id: bytes, base: int, offset: int, length: int) -> Any:
+        assert self.mapping is not None
+        with self._loop.lock:
+            self.table.open_view(object_id)
+        return self.mapping.exporter(base + offset, length, partial(self._close_view, object_id))
+
+    def _close_view(self, object_id: bytes) -> None:
+        # Runs inside garbage collection, maybe under our own lock: append and wake, nothing else.
+        self._closed_views.append(object_id)
+        self._loop.wake()
+
+    # --- writing -----------------------------------------------------------------------------------
+
+    def store(self, object_id: bytes, owner: bytes, serialized: Serialized) -> Descriptor | None:
+        """Copy a value into the store and seal it; call it inside the guard.
+
+        None if Ctrl-C came first (the guard raises it on the way out); nothing is left then.
+
+        Raises:
+            ObjectStoreFullError: no room in the store, or no memory in the machine or cgroup.
+        """
+        creation = Creation(Waiter(), None)
+        with self._loop.lock:
+            self._creations[object_id] = creation
+            self._tell_daemon(CreateObject(object_id, owner, serialized.size_bytes))
+        assert creation.waiter is not None
+        done = self._loop.wait(creation.waiter)
+        with self._loop.lock:
+            if not done:
+                creation.waiter = None
+                return None
+            self._creations.pop(object_id, None)
+        if creation.failure is not None:
+            raise _full(creation.failure, serialized.size_bytes)
+        descriptor = creation.descriptor
+        if descriptor is None:  # the session ended
+            return None
+        self._write(descriptor, serialized)
+        with self._loop.lock:
+            self._tell_daemon(SealObject(object_id))
+        return descriptor
+
+    def _write(self, descriptor: Descriptor, serialized: Serialized) -> None:
+        assert self.mapping is not None
+        target = self.mapping.writable(descriptor)
+        try:
+            serialized.write_into(target)
+        except BaseException:
+            with self._loop.lock:
+                self._tell_daemon(AbortObject(descriptor.object_id))
+            raise
+        finally:
+            target.release()
+
+    def _promote(self, entry: Entry) -> None:
+        """Copy a small value to the store, without waiting. Lock held."""
+        value = entry.value
+        assert type(value) is bytes
+        self._creations[entry.object_id] = Creation(None, value)
+        self._tell_daemon(CreateObject(entry.object_id, self._process_id, len(value)))
+
+    def on_created(self, message: ObjectCreated) -> None:
+        """Lock held."""
+        object_id = message.descriptor.object_id
+        creation = self._creations.get(object_id)
+        if creation is not None and creation.promoted is not None:
+            assert self.mapping is not None
+            target = self.mapping.writable(message.descriptor)
+            target[:] = creation.promoted  # small: at most INLINE_MAX_BYTES
+            target.release()
+            del self._creations[object_id]
+            self._tell_daemon(SealObject(object_id))
+        elif creation is not None and creation.waiter is not None:
+            creation.descriptor = message.descriptor
+            creation.waiter.complete()
+        else:
+            self._creations.pop(object_id, None)
+            self._tell_daemon(AbortObject(object_id))
+
+    def on_create_failed(self, message: CreateFailed) -> None:
+        """Lock held."""
+        creation = self._creations.pop(message.object_id, None)
+        if creation is None:
+            return
+        if creation.promoted is not None:
+            # Somebody may wait for it: try again until there is room (housekeeping).
+            self._to_promote.append(message.object_id)
+        elif creation.waiter is not None:
+            creation.failure = message
+            creation.waiter.complete()
+
+    def retry_promotions(self) -> bool:
+        """Lock held. True if some were tried."""
+        again, self._to_promote = self._to_promote, []
+        for object_id in again:
+            entry = self.table.entries.get(object_id)
+            if entry is not None:
+                self._promote(entry)
+        return bool(again)
+
+    @property
+    def has_promotions_to_retry(self) -> bool:
+        return bool(self._to_promote)
+
+    def fail_all(self, error: NbrayError) -> None:
+        """The session is lost: every wait ends with this error. Lock held."""
+        data = serialize_system_error(error)
+        for entry in list(self.table.entries.values()):
+            if entry.value is None:
+                entry.dependents = None
+                entry.escaped = False
+                self.deliver(entry.object_id, data, True)
+        for creation in self._creations.values():
+            if creation.waiter is not None:
+                creation.waiter.complete()
+        self._creations.clear()
+
+
+def _full(failure: CreateFailed, size_bytes: int) -> ObjectStoreFullError:
+    return ObjectStoreFullError(needed_bytes=size_bytes, why=failure.text)

@@ -1,0 +1,171 @@
+"""The pickler: which part of a value goes by reference, by value, out of band.
+
+Called by:  serialization, culprit, task_errors, functions.
+Imports:    cloudpickle. NumPy never: its arrays are met by name.
+Never:      changes a class of the process that defined it, whatever comes back from a worker.
+
+C ``pickle`` does the work; ``reducer_override`` sees every object that is not a plain builtin:
+
+* functions and classes of ``__main__``, local ones, lambdas -> cloudpickle, by value;
+* references (``set_reference_hooks``) -> noted in ``refs``, then reduced by the hook;
+* exceptions without a pickle protocol of their own -> ``exception_shape``, without constructors;
+* arrays that NumPy alone would copy into the stream -> out of band, so that they too come back
+  read-only; memoryviews likewise.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+import sys
+import types
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import cloudpickle
+from cloudpickle import cloudpickle as _cloud
+
+from nbray.runtime.exception_shape import reduce_exception
+
+PROTOCOL = 5
+
+Reduced = tuple[Any, ...]
+
+_RAW_POINTER_KINDS = "mM"  # dtypes that NumPy keeps in band because the buffer protocol lacks them
+
+_reference_type: type | None = None
+_reduce_reference: Callable[[Any], Reduced] | None = None
+
+#: Dynamic classes that came to this process in a pickle: only these take their state from one.
+_received: weakref.WeakSet[type] = weakref.WeakSet()
+
+
+def set_reference_hooks(ref_type: type, reduce: Callable[[Any], Reduced]) -> None:
+    """Say how instances of exactly ``ref_type`` are reduced; each is also appended to ``refs``."""
+    global _reference_type, _reduce_reference
+    _reference_type, _reduce_reference = ref_type, reduce
+
+
+class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not typed
+    """One value to one stream. Make a new one for every value: the memo belongs to it.
+
+    ``refs`` lists the references that were met, in order. Buffers go to ``buffer_callback``.
+    """
+
+    # The live table, not cloudpickle's ChainMap: that costs 1 us per object, and reducer_override
+    # has asked cloudpickle's own table before.
+    dispatch_table = copyreg.dispatch_table
+
+    def __init__(
+        self, file: io.BytesIO, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None
+    ) -> None:
+        pickle.Pickler.__init__(self, file, PROTOCOL, buffer_callback=buffer_callback)
+        self.refs: list[Any] = []
+        self.globals_ref: dict[int, dict[str, Any]] = {}
+        self.proto = PROTOCOL
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind is _reference_type:
+            self.refs.append(obj)
+            return _reduce_reference(obj)  # type: ignore[misc]  # set together with the type
+        reducer = _REDUCERS.get(kind)
+        if reducer is not None:
+            return reducer(obj)
+        if kind is types.FunctionType:
+            return NotImplemented if _is_importable(obj) else self._function_reduce(obj)
+        if issubclass(kind, type):
+            return NotImplemented if _is_importable(obj) else _reduce_class(obj)
+        if kind.__module__ == "numpy":
+            return _reduce_numpy(obj) if kind.__name__ == "ndarray" else NotImplemented
+        if issubclass(kind, BaseException) and kind not in copyreg.dispatch_table:
+            return reduce_exception(obj)
+        return NotImplemented
+
+
+def dumps(value: Any, refs: list[Any]) -> bytes:
+    """``value`` in one stream, buffers included; its references are appended to ``refs``.
+
+    Raises whatever pickling it raises.
+    """
+    file = io.BytesIO()
+    pickler = ValuePickler(file)
+    pickle.Pickler.dump(pickler, value)
+    refs.extend(pickler.refs)
+    return file.getvalue()
+
+
+def _is_importable(definition: Any) -> bool:
+    """The quick yes for what most values name. cloudpickle decides the rest, at 3 us each."""
+    name = definition.__module__
+    if name == "__main__" or _cloud._PICKLE_BY_VALUE_MODULES:
+        return False
+    module = sys.modules.get(name)
+    return module is not None and vars(module).get(definition.__qualname__) is definition
+
+
+# --- classes ---------------------------------------------------------------------------------------------
+
+
+def _reduce_class(cls: type) -> Any:
+    reduced = _cloud._class_reduce(cls)
+    if reduced is NotImplemented or reduced[-1] is not _cloud._class_setstate:
+        return reduced
+    make, args, state = reduced[:3]
+    return _receive_class, (make, *args), state, None, None, _set_class_state
+
+
+def _receive_class(make: Callable[..., type], *args: Any) -> type:
+    """Rebuild a class, or find the one that this process already has under its tracker ID."""
+    known = args[-2] in _cloud._DYNAMIC_CLASS_TRACKER_BY_ID
+    cls = make(*args)
+    if not known:
+        _received.add(cls)
+    return cls
+
+
+def _set_class_state(cls: type, state: Any) -> None:
+    # cloudpickle would write a worker's copies of methods and attributes into the driver's own
+    # class: methods would lose their module's globals, and later changes would be undone.
+    if cls in _received:
+        _cloud._class_setstate(cls, state)
+
+
+# --- buffers ----------------------------------------------------------------------------------------------
+
+
+def _reduce_numpy(array: Any) -> Any:
+    dtype = array.dtype
+    if dtype.kind in _RAW_POINTER_KINDS:
+        return _view_as, (array.view(f"i{dtype.itemsize}"), dtype)
+    if dtype.hasobject or dtype.itemsize == 0:
+        return NotImplemented
+    reduced = array.__reduce_ex__(PROTOCOL)
+    if reduced[0].__name__ == "_reconstruct":  # neither C- nor Fortran-like: it copied into bytes
+        reduced = array.copy("C").__reduce_ex__(PROTOCOL)
+    return reduced
+
+
+def _view_as(array: Any, dtype: Any) -> Any:
+    return array.view(dtype)
+
+
+def _reduce_memoryview(view: memoryview) -> Any:
+    if not view.c_contiguous:
+        view = memoryview(view.tobytes()).cast("B").cast(view.format, view.shape)  # type: ignore[call-overload]
+    return _make_memoryview, (pickle.PickleBuffer(view), view.format, view.shape)
+
+
+def _make_memoryview(buffer: Any, layout: str, shape: tuple[int, ...]) -> memoryview:
+    flat = memoryview(buffer).cast("B")
+    return flat if layout == "B" and len(shape) == 1 else flat.cast(layout, shape)  # type: ignore[call-overload]
+
+
+_REDUCERS: dict[type, Callable[[Any], Any]] = {
+    **_cloud.Pickler._dispatch_table,
+    memoryview: _reduce_memoryview,
+}
+
+__all__ = ["PROTOCOL", "ValuePickler", "dumps", "set_reference_hooks"]

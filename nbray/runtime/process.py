@@ -1,0 +1,570 @@
+"""The runtime of one process, driver or worker: what ``nbray.get`` and friends do.
+
+Called by:  api (through ``current``), worker.executor, cluster (which connects it).
+Imports:    everything below.
+Never:      starts other processes (cluster does), decides scheduling (core does).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from nbray.core.references import Entry
+from nbray.core.tasks import Task
+from nbray.events.ring import EventRing
+from nbray.events.schema import TASK
+from nbray.model import ids
+from nbray.model.errors import (
+    ForkedProcessError,
+    NbrayError,
+    RayConnectionError,
+    RayletError,
+    RayTimeoutError,
+    StaleSessionError,
+)
+from nbray.model.limits import INLINE_MAX_BYTES
+from nbray.model.resources import Shape
+from nbray.runtime.context import TaskContext
+from nbray.runtime.loop import Loop, Waiter
+from nbray.runtime.objects import Objects
+from nbray.runtime.refs import ObjectRef
+from nbray.runtime.serialization import Serialized, serialize, serialize_args, set_reference_hooks
+from nbray.runtime.submitter import Submitter
+from nbray.store.mapping import Mapping
+from nbray.transport.channel import Channel
+from nbray.wire.codec import encode
+from nbray.wire.messages import (
+    CreateFailed,
+    EventBatch,
+    GetStatus,
+    LeaseGranted,
+    LeaseInfeasible,
+    LogLines,
+    Message,
+    ObjectCreated,
+    ObjectGone,
+    ObjectReady,
+    ObjectsPinned,
+    OwnerAddress,
+    PinObjects,
+    PutFunction,
+    ReclaimLease,
+    Status,
+    Value,
+    Welcome,
+    WorkerLost,
+)
+
+_monotonic = time.monotonic
+_EVENTS_PERIOD_S = 0.25
+_EVENTS_PER_BATCH = 5_000
+_EVENTS_KEPT = 50_000
+#: A result is held back for at most this long until the lines its task printed have arrived.
+_LOG_WAIT_S = 0.05
+_REPLY_DEADLINE_S = 10.0
+
+
+class Argument:
+    """Stands in the pickled arguments for a top-level reference; ``index`` counts dependencies."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Argument, (self.index,)
+
+
+class Process:
+    """One driver's or worker's half of nbray.
+
+    Args:
+        welcome: the daemon's greeting: which node, how large the store is.
+        on_log: called (without locks) with LogLines that came for this driver.
+        on_warning: called (without locks) with a text for people.
+        on_lost: called (lock held) once when the daemon is gone.
+    """
+
+    def __init__(
+        self,
+        *,
+        process_id: bytes,
+        job_id: bytes,
+        endpoint: str,
+        welcome: Welcome,
+        mapping: Mapping,
+        context: TaskContext,
+        on_log: Callable[[LogLines], None] | None = None,
+        on_warning: Callable[[str], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
+    ) -> None:
+        self.process_id = process_id
+        self.job_id = job_id
+        self.welcome = welcome
+        self.context = context
+        self.address = OwnerAddress(welcome.node_id, welcome.node_incarnation, process_id, endpoint)
+        self.loop = Loop(self._before_poll, self._after_batch, self._housekeeping)
+        self.events = EventRing(_EVENTS_KEPT)
+        self.failure: NbrayError | None = None
+        self.submitter = Submitter(
+            self.loop, self.address, job_id, self.tell_daemon, self._log_due, self._record_task
+        )
+        self.objects = Objects(self.loop, process_id, self.tell_daemon, self.submitter.argument_ready)
+        self.objects.mapping = mapping
+        self.submitter.objects = self.objects
+        self.submitter.node_cpus = welcome.resources.get("CPU", 0)
+        self.on_blocking: Callable[[bool], None] | None = None  # set by workers: a task (un)blocks
+        self._daemon: Channel | None = None
+        self._on_log = on_log
+        self._on_warning = on_warning
+        self._on_lost = on_lost
+        self._replies: dict[int, tuple[Waiter, list[Message]]] = {}
+        self._last_request = 0
+        self._logs_due: dict[bytes, int] = {}
+        self._logs_seen: dict[bytes, int] = {}
+        self._log_waiter: Waiter | None = None
+        self._events_due_s: float | None = None
+        self._main = threading.main_thread().ident
+
+    # --- life --------------------------------------------------------------------------------------
+
+    def attach(self, daemon: Channel) -> None:
+        """The connection to the daemon is served by the loop now: become the current process."""
+        self._daemon = daemon
+        ObjectRef.adopt = self._adopt  # type: ignore[assignment, method-assign]
+        ObjectRef.export = self._export  # type: ignore[assignment, method-assign]
+        set_reference_hooks(ObjectRef, lambda ref: ref.__reduce__())
+        self.loop.start()
+
+    def detach(self) -> None:
+        """Close everything; waits end with an error."""
+        with self.loop.lock:
+            if self.failure is None:
+                self.failure = RayConnectionError("The session was shut down. Call nbray.init() to start another.")
+            self.objects.fail_all(self.failure)
+        ObjectRef.adopt = None
+        ObjectRef.export = None
+        self.loop.close()
+
+    def abandon_in_child(self) -> None:
+        """This is a forked child: be inert. The parent's session is not ours to use or to end."""
+        self.failure = ForkedProcessError()
+        ObjectRef.adopt = None
+        ObjectRef.export = None
+        self.loop.abandon()
+
+    def tell_daemon(self, message: Message) -> None:
+        """Send to the daemon. Lock held."""
+        if self._daemon is not None:
+            self.loop.send(self._daemon, encode(message), now=True)
+
+    def on_daemon_lost(self) -> None:
+        """The daemon's socket closed. Lock held."""
+        self._daemon = None
+        if self.failure is None:
+            self.failure = RayletError(node="", why="its connection closed")
+        if self._on_lost is not None:
+            self._on_lost()
+        self.objects.fail_all(self.failure)
+        for waiter, _replies in self._replies.values():
+            waiter.complete()
+
+    def on_daemon_message(self, message: Message) -> None:
+        """Lock held."""
+        handler = _HANDLERS.get(type(message))
+        if handler is not None:
+            handler(self, message)
+
+    def _on_infeasible(self, message: LeaseInfeasible) -> None:
+        self._warn(message.text)
+
+    def _on_log_lines(self, message: LogLines) -> None:
+        if message.sequence:  # lines of C code have none
+            self._logs_seen[message.process_id] = message.sequence
+        if self._on_log is not None:
+            self.loop.later.append(partial(self._on_log, message))
+        if self._log_waiter is not None and not self._missing_logs():
+            self._log_waiter.complete()
+
+    def _on_reply(self, message: Status | ObjectsPinned) -> None:
+        waiting = self._replies.pop(message.request_id, None)
+        if waiting is not None:
+            waiting[1].append(message)
+            waiting[0].complete()
+
+    def _warn(self, text: str) -> None:
+        if self._on_warning is not None:
+            self.loop.later.append(partial(self._on_warning, text))
+
+    # --- the loop's hooks (lock held) -----------------------------------------------------------------
+
+    def _before_poll(self) -> None:
+        self.objects.drain()
+
+    def _after_batch(self) -> None:
+        self.submitter.after_batch()
+        self.objects.drain()
+
+    def _housekeeping(self, now_s: float) -> None:
+        self.objects.drain()
+        self.submitter.housekeeping(now_s)
+        if self.objects.has_promotions_to_retry:
+            self.objects.retry_promotions()
+            self.loop.arm(now_s + 0.1)
+        if self._events_due_s is not None:
+            if now_s >= self._events_due_s:
+                self._ship_events()
+            else:
+                self.loop.arm(self._events_due_s)
+
+    def _record_task(self, task: Task, state: str) -> None:
+        self.record_task(task.task_id, state, task.name, task.cell)
+
+    def record_task(self, task_id: bytes, state: str, name: str, cell: str) -> None:
+        """Note a change of state of a task, for monitors. Lock held."""
+        self.events.append((time.time_ns() // 1000, TASK, task_id, state, name, cell, None))
+        if self._events_due_s is None:
+            self._events_due_s = _monotonic() + _EVENTS_PERIOD_S
+            self.loop.arm(self._events_due_s)
+
+    def _ship_events(self) -> None:
+        self._events_due_s = None
+        rows, dropped = self.events.take(_EVENTS_PER_BATCH)
+        if rows or dropped:
+            self.tell_daemon(EventBatch(self.process_id, dropped, [list(row) for row in rows]))
+        if len(self.events):
+            self._events_due_s = _monotonic() + _EVENTS_PERIOD_S
+            self.loop.arm(self._events_due_s)
+
+    def _log_due(self, process_id: bytes, sequence: int) -> None:
+        if self._on_log is not None:
+            self._logs_due[process_id] = sequence
+
+    # --- references ------------------------------------------------------------------------------------
+
+    def _adopt(self, object_id: bytes, owner: bytes) -> ObjectRef:
+        with self.loop.lock:
+            return self.objects.adopt(object_id, owner)
+
+    def _export(self, ref: ObjectRef) -> tuple[bytes, bytes]:
+        self._check(ref)
+        with self.loop.lock:
+            if self.objects.escape(ref._id):
+                task = self.submitter.tasks.tasks.get(ref._id[: ids.TASK_ID_BYTES])
+                if task is not None:
+                    task.seal_results = True  # in time or not: a value that arrives is promoted
+        return ref._id, ref._owner
+
+    def _check(self, ref: ObjectRef) -> None:
+        """Raises: NbrayError if the session is lost, or the reference is another session's."""
+        if self.failure is not None:
+            raise self.failure
+        if ref._home is not self.objects.home:
+            raise StaleSessionError()
+
+    # --- submitting ----------------------------------------------------------------------------------
+
+    def export_function(self, function: Callable[..., Any], name: str) -> bytes:
+        """Pickle a function for this session; returns its ID."""
+        exports = self.submitter.exports
+        key, fresh = exports.export(function, name)
+        if fresh:
+            with self.loop.guard, self.loop.lock:
+                self.tell_daemon(PutFunction(key, name, exports.messages[key].pickled))
+        return key
+
+    def submit(
+        self,
+        function_id: bytes,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        num_returns: int,
+        shape: Shape,
+        max_retries: int,
+    ) -> list[ObjectRef]:
+        """Start a task; returns at once with the references of its results.
+
+        Raises:
+            SerializationError: an argument cannot be pickled.
+            ObjectStoreFullError: large arguments found no room.
+        """
+        if self.failure is not None:
+            raise self.failure
+        dependencies: list[ObjectRef] = []
+        if ObjectRef in map(type, args) or (kwargs and ObjectRef in map(type, kwargs.values())):
+            args, kwargs = self._mark(args, kwargs, dependencies)
+        packed = serialize_args(args, kwargs)
+        context = self.context
+        with self.loop.guard:
+            packed_args: Value
+            holds = [ref._id for ref in dependencies]
+            stored = b""
+            if packed.size_bytes <= INLINE_MAX_BYTES:
+                packed_args = packed.to_bytes()
+            else:
+                stored = ids.put_id(context.scope, context.next_number())
+                descriptor = self.objects.store(stored, self.process_id, packed)
+                if descriptor is None:
+                    return []  # interrupted or lost: the guard, or the next call, raises
+                packed_args = descriptor
+            task_id = ids.task_id(context.scope, context.next_number())
+            task = Task(
+                task_id, function_id, name, num_returns, shape, packed_args, list(holds), holds,
+                max_retries, context.depth, context.cell,
+            )  # fmt: skip
+            with self.loop.lock:
+                if stored:
+                    self._own_stored(stored, packed_args)
+                    holds.append(stored)
+                refs = [self.objects.own(ids.result_id(task_id, i)) for i in range(num_returns)]
+                self.submitter.submit(task)
+                if stored:
+                    self._drop(stored)
+                self.objects.drain()
+                if self.loop.is_led():
+                    self.loop.flush_dirty()
+        return refs
+
+    def _mark(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], found: list[ObjectRef]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Replace top-level references by markers; collect them in ``found``."""
+
+        def marked(value: Any) -> Any:
+            if type(value) is not ObjectRef:
+                return value
+            self._check(value)
+            found.append(value)
+            return Argument(len(found) - 1)
+
+        return tuple(marked(a) for a in args), {k: marked(v) for k, v in kwargs.items()}
+
+    def _own_stored(self, object_id: bytes, value: Value) -> None:
+        """Register a sealed object of ours, held by one handle. Lock held."""
+        self.objects.table.own(object_id)
+        self.objects.deliver(object_id, value, False)
+
+    def _drop(self, object_id: bytes) -> None:
+        freed: list[Entry] = []
+        self.objects.table.drop_handle(object_id, freed)
+        self.objects.release(freed)
+
+    # --- put, get, wait ------------------------------------------------------------------------------
+
+    def put(self, value: Any) -> ObjectRef:
+        """Store a value; see ``nbray.put``."""
+        if self.failure is not None:
+            raise self.failure
+        packed = serialize(value, root="value")
+        context = self.context
+        object_id = ids.put_id(context.scope, context.next_number())
+        ref: ObjectRef | None = None
+        with self.loop.guard:
+            data: Value | None
+            if packed.size_bytes <= INLINE_MAX_BYTES:
+                data = packed.to_bytes()
+            else:
+                data = self.objects.store(object_id, self.process_id, packed)
+            if data is not None:
+                with self.loop.lock:
+                    self._own_stored(object_id, data)
+                    ref = ObjectRef(object_id, self.process_id, self.objects.home)
+                    self.objects.drain()
+        if ref is None:
+            raise self.failure or RayConnectionError()
+        return ref
+
+    def get(self, refs: Sequence[ObjectRef], timeout_s: float | None) -> list[Any]:
+        """Values of all references, in order; see ``nbray.get``."""
+        for ref in refs:
+            self._check(ref)
+        entries = [self._entry(ref) for ref in refs]
+        pending = [entry for entry in entries if entry.value is None]
+        if pending:
+            waiter = Waiter(len(pending), stop_on_failure=True)
+            self._wait(pending, waiter, timeout_s)
+            if self.failure is not None:
+                raise self.failure
+        if self._logs_due:
+            self._wait_for_logs()
+        failed = next((entry for entry in entries if entry.failed), None)
+        if failed is not None:
+            self.objects.load(failed)
+        late = next((entry for entry in entries if entry.value is None), None)
+        if late is not None:
+            raise RayTimeoutError(object_id=late.object_id, timeout_s=timeout_s or 0.0, why=self._why(late))
+        load = self.objects.load
+        return [load(entry) for entry in entries]
+
+    def wait(
+        self, refs: Sequence[ObjectRef], num_returns: int, timeout_s: float | None
+    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
+        """Split references into ready ones (at most ``num_returns``) and the rest."""
+        for ref in refs:
+            self._check(ref)
+        entries = [self._entry(ref) for ref in refs]
+        pending = [entry for entry in entries if entry.value is None]
+        missing = num_returns - (len(entries) - len(pending))
+        if missing > 0:
+            self._wait(pending, Waiter(missing), timeout_s)
+            if self.failure is not None:
+                raise self.failure
+        if self._logs_due:
+            self._wait_for_logs()
+        ready: list[ObjectRef] = []
+        rest: list[ObjectRef] = []
+        for ref, entry in zip(refs, entries, strict=True):
+            done = entry.value is not None and len(ready) < num_returns
+            (ready if done else rest).append(ref)
+        return ready, rest
+
+    def _entry(self, ref: ObjectRef) -> Entry:
+        return self.objects.table.entries[ref._id]
+
+    def _wait(self, pending: list[Entry], waiter: Waiter, timeout_s: float | None) -> None:
+        """Wait until ``waiter`` is done; Ctrl-C is raised on the way out."""
+        deadline_s = None if timeout_s is None else _monotonic() + timeout_s
+        on_blocking = self.on_blocking
+        with self.loop.guard:
+            with self.loop.lock:
+                still = [entry for entry in pending if entry.value is None]
+                waiter.remaining -= len(pending) - len(still)
+                if waiter.remaining <= 0 or (waiter.stop_on_failure and any(e.failed for e in pending)):
+                    return
+                self.objects.await_entries(still, waiter)
+                self.loop.flush_dirty()
+            is_task = on_blocking is not None and timeout_s != 0 and threading.get_ident() == self._main
+            if is_task and on_blocking is not None:
+                on_blocking(True)
+            try:
+                self.loop.wait(waiter, deadline_s)
+            finally:
+                if is_task and on_blocking is not None:
+                    on_blocking(False)
+                if not waiter.done:
+                    with self.loop.lock:
+                        self.objects.forget_waiter(still, waiter)
+
+    def _missing_logs(self) -> bool:
+        return any(self._logs_seen.get(p, 0) < n for p, n in self._logs_due.items())
+
+    def _wait_for_logs(self) -> None:
+        """What a task printed comes before its result; bounded, since lines are not worth a hang."""
+        with self.loop.guard:
+            waiter = Waiter()
+            with self.loop.lock:
+                missing = self._missing_logs()
+                self._log_waiter = waiter if missing else None
+            if missing:
+                self.loop.wait(waiter, _monotonic() + _LOG_WAIT_S)
+            with self.loop.lock:
+                self._log_waiter = None
+                self._logs_due.clear()
+            self.loop._run_later()
+
+    def _why(self, entry: Entry) -> str:
+        """What an object that is not ready waits for, for the text of a timeout."""
+        task = self.submitter.tasks.tasks.get(entry.object_id[: ids.TASK_ID_BYTES])
+        if task is None:
+            return "Its owner has not produced it yet."
+        return f"Task {task.name} is {task.state.value}."
+
+    # --- asking the daemon -----------------------------------------------------------------------------
+
+    def request(self, make: Callable[[int], Message]) -> Message:
+        """Send a question with a request number and wait for its answer.
+
+        Raises:
+            NbrayError: the session is lost, or no answer came within 10 s.
+        """
+        if self.failure is not None:
+            raise self.failure
+        waiter, replies = Waiter(), list[Message]()
+        with self.loop.guard:
+            with self.loop.lock:
+                self._last_request += 1
+                number = self._last_request
+                self._replies[number] = (waiter, replies)
+                if self._events_due_s is not None:
+                    self._ship_events()
+                self.tell_daemon(make(number))
+            self.loop.wait(waiter, _monotonic() + _REPLY_DEADLINE_S)
+            with self.loop.lock:
+                self._replies.pop(number, None)
+        if not replies:
+            raise self.failure or RayTimeoutError(timeout_s=_REPLY_DEADLINE_S, why="The node daemon did not answer.")
+        return replies[0]
+
+    def status(self) -> dict[str, Any]:
+        reply = self.request(GetStatus)
+        assert isinstance(reply, Status)
+        return reply.data
+
+    def pin(self, object_ids: list[bytes]) -> None:
+        """Have the daemon keep these in place for this process, before it answers their task."""
+        self.request(lambda number: PinObjects(number, object_ids))
+
+    def store_result(self, object_id: bytes, owner: bytes, packed: Serialized) -> Value:
+        """A result on its way to its owner through the store.
+
+        Raises:
+            ObjectStoreFullError: there is no room.
+        """
+        with self.loop.guard:
+            descriptor = self.objects.store(object_id, owner, packed)
+        if descriptor is None:
+            raise self.failure or RayConnectionError()
+        return descriptor
+
+
+_HANDLERS: dict[type[Message], Callable[[Process, Any], None]] = {
+    LeaseGranted: lambda p, m: p.submitter.on_granted(m),
+    WorkerLost: lambda p, m: p.submitter.on_worker_lost(m),
+    ReclaimLease: lambda p, m: p.submitter.on_reclaim(m.lease_id),
+    LeaseInfeasible: Process._on_infeasible,
+    ObjectCreated: lambda p, m: p.objects.on_created(m),
+    CreateFailed: lambda p, m: p.objects.on_create_failed(m),
+    ObjectReady: lambda p, m: p.objects.on_ready(m),
+    ObjectGone: lambda p, m: p.objects.on_gone(m),
+    LogLines: Process._on_log_lines,
+    Status: Process._on_reply,
+    ObjectsPinned: Process._on_reply,
+}
+
+_current: Process | None = None
+
+
+def current() -> Process:
+    """The process's runtime.
+
+    Raises:
+        RayConnectionError: ``nbray.init`` was not called.
+    """
+    if _current is None:
+        raise RayConnectionError()
+    return _current
+
+
+def current_or_none() -> Process | None:
+    return _current
+
+
+def set_current(process: Process | None) -> None:
+    global _current
+    _current = process
+
+
+def _after_fork_in_child() -> None:
+    if _current is not None:
+        _current.abandon_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

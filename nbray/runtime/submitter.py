@@ -1,0 +1,418 @@
+"""Tasks on their way: leases, pushes to workers, answers, workers that die.
+
+Called by:  runtime.process.
+Imports:    core.{tasks,leases}, runtime.{loop,objects,functions}, transport, wire.
+Never:      decides: that is core.tasks' and core.leases'. Never runs without ``loop.lock`` held.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+
+from nbray.core import leases as lease_commands
+from nbray.core.leases import Command, Lease, LeasePool, LeaseState
+from nbray.core.tasks import Task, TaskEvent, TaskTable
+from nbray.model.errors import NbrayError, RayWorkerError
+from nbray.model.ids import result_id
+from nbray.model.limits import PROTOCOL_VERSION
+from nbray.model.resources import UNIT, Shape
+from nbray.runtime.functions import Exports
+from nbray.runtime.loop import Loop
+from nbray.runtime.objects import Objects
+from nbray.transport.channel import Channel
+from nbray.transport.sockets import connect
+from nbray.wire.codec import encode
+from nbray.wire.messages import (
+    CancelLease,
+    Descriptor,
+    FreeObjects,
+    HandBack,
+    LeaseGranted,
+    LeasePaused,
+    LeaseResumed,
+    Message,
+    OwnerAddress,
+    OwnerHello,
+    RequestLease,
+    ReturnLease,
+    RunTask,
+    TakeBack,
+    TaskDone,
+    Value,
+    WorkerLost,
+)
+
+_monotonic = time.monotonic
+
+_TICK_S = 0.025
+#: How long the cause of a worker's death may take to arrive after its socket closed.
+_CAUSE_DEADLINE_S = 2.0
+
+
+class Link:
+    """A connection to one worker. It stays open between leases."""
+
+    __slots__ = ("channel", "functions", "lease", "process_id")
+
+    def __init__(self, process_id: bytes) -> None:
+        self.process_id = process_id
+        self.channel: Channel | None = None
+        self.functions: set[bytes] = set()
+        self.lease: Lease | None = None
+
+
+class Submitter:
+    """The tasks of one owner.
+
+    Args:
+        tell_daemon: sends a message to the node daemon.
+        log_due: told (process ID, sequence) of log lines that precede an answer.
+        record: notes a change of state of a task, for monitors.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        address: OwnerAddress,
+        job_id: bytes,
+        tell_daemon: Callable[[Message], None],
+        log_due: Callable[[bytes, int], None],
+        record: Callable[[Task, str], None],
+    ) -> None:
+        self.tasks = TaskTable()
+        self.exports = Exports()
+        self.pool = LeasePool(partial(os.urandom, 16), self._parallelism)
+        self.objects: Objects  # set by the process: the two need each other
+        self.node_cpus = UNIT
+        self._loop = loop
+        self._address = address
+        self.job_id = job_id
+        self._tell_daemon = tell_daemon
+        self._log_due = log_due
+        self._record = record
+        self._links: dict[bytes, Link] = {}
+        self._touched: list[Lease] = []
+        self._dying: dict[bytes, tuple[Lease, float]] = {}  # socket closed, cause still to come
+
+    def _parallelism(self, shape: Shape) -> int:
+        cpus = dict(shape).get("CPU", 0)
+        return self.node_cpus // cpus if cpus else lease_commands.UNBOUNDED_PARALLELISM
+
+    # --- tasks in ------------------------------------------------------------------------------
+
+    def submit(self, task: Task) -> None:
+        """Register a new task and send it on its way as far as it can go."""
+        entries = self.objects.table.entries
+        missing = 0
+        borrowed = []
+        for object_id in task.holds:
+            entry = self.objects.table.hold_argument(object_id)
+            if entry.value is None:
+                missing += 1
+                if entry.dependents is None:
+                    entry.dependents = []
+                entry.dependents.append(task)
+                if entry.owner is not None:
+                    borrowed.append(entry)
+        if borrowed:
+            self.objects.ask(borrowed)
+        self._record(task, "submitted")
+        if self.tasks.add(task, missing):
+            self._place(task, entries)
+
+    def argument_ready(self, task: Task) -> None:
+        """One of the objects that a task waited for is there."""
+        if self.tasks.argument_ready(task):
+            self._place(task, self.objects.table.entries)
+
+    def _place(self, task: Task, entries: dict[bytes, object]) -> None:
+        error = self._failed_dependency(task)
+        if error is not None:
+            self._finish(task, error, True)
+            return
+        commands: list[Command] = []
+        self.pool.place(task, _monotonic(), commands)
+        self._perform(commands)
+
+    def _failed_dependency(self, task: Task) -> Value | None:
+        """The body does not run if an argument is an error; the error is passed on."""
+        entries = self.objects.table.entries
+        for object_id in task.dependencies:
+            entry = entries[object_id]
+            if entry.failed:
+                return entry.value
+        return None
+
+    # --- commands --------------------------------------------------------------------------------
+
+    def _perform(self, commands: list[Command]) -> None:
+        for command in commands:
+            if type(command) is lease_commands.Push:
+                self._push(command.lease, command.task)
+            elif type(command) is lease_commands.RequestLease:
+                self._request(command.lease, command.backlog)
+            elif type(command) is lease_commands.GiveBack:
+                self._give_back(command.lease)
+            elif type(command) is lease_commands.CancelRequest:
+                self._tell_daemon(CancelLease(command.lease.lease_id))
+            elif type(command) is lease_commands.TakeBack:
+                self._send(command.lease, TakeBack(command.lease.lease_id, command.count))
+        if commands:
+            self._loop.arm(_monotonic() + _TICK_S)
+
+    def _request(self, lease: Lease, backlog: int) -> None:
+        queue = self.pool.shapes[lease.shape].queue
+        depth, name = (queue[0].depth, queue[0].name) if queue else (0, "")
+        self._tell_daemon(RequestLease(lease.lease_id, dict(lease.shape), backlog, depth, name))
+
+    def _give_back(self, lease: Lease) -> None:
+        if isinstance(lease.host, Link):
+            lease.host.lease = None
+        self._tell_daemon(ReturnLease(lease.lease_id))
+
+    def _send(self, lease: Lease, message: Message) -> None:
+        link = lease.host
+        assert isinstance(link, Link)
+        if link.channel is not None:
+            self._loop.send(link.channel, encode(message), now=True)
+
+    def _push(self, lease: Lease, task: Task) -> None:
+        link = lease.host
+        assert isinstance(link, Link)
+        channel = link.channel
+        if channel is None:  # it died; its tasks are dealt with when the cause is known
+            return
+        frames = b""
+        if task.function_id not in link.functions:
+            link.functions.add(task.function_id)
+            frames = encode(self.exports.messages[task.function_id])
+        entries = self.objects.table.entries
+        dependencies = [entries[d].value for d in task.dependencies] if task.dependencies else []
+        frames += encode(
+            RunTask(
+                task.task_id, task.attempt, task.function_id, task.name, task.num_returns, task.args,
+                dependencies, task.seal_results, task.depth, task.cell,
+            )  # type: ignore[arg-type]  # every dependency is ready here, so none is None
+        )  # fmt: skip
+        # An idle worker gets it at once; a busy one in the next batch, unless the thread that
+        # leads is not this one and would not send it soon.
+        self._loop.send(channel, frames, now=len(lease.inflight) == 1)
+
+    # --- answers -----------------------------------------------------------------------------------
+
+    def _on_worker_message(self, link: Link, message: Message) -> None:
+        lease = link.lease
+        if type(message) is TaskDone:
+            self._on_done(link, lease, message)
+        elif lease is None:
+            return
+        elif type(message) is HandBack:
+            if message.lease_id == lease.lease_id:
+                tasks = [t for t in lease.inflight if t.task_id in set(message.task_ids)]
+                self._run(partial(self.pool.handed_back, lease, tasks))
+        elif type(message) is LeasePaused:
+            if message.lease_id == lease.lease_id:
+                self._run(partial(self.pool.paused, lease))
+        elif type(message) is LeaseResumed and message.lease_id == lease.lease_id:
+            self._run(partial(self.pool.resumed, lease))
+
+    def _on_done(self, link: Link, lease: Lease | None, message: TaskDone) -> None:
+        task = self.tasks.current(message.task_id, message.attempt)
+        if task is None or lease is None:
+            stale = [v.object_id for v in message.results if type(v) is Descriptor]
+            if stale and task is None and message.task_id not in self.tasks.tasks:
+                self._tell_daemon(FreeObjects(stale))
+            return
+        self.pool.answered(lease, task, message.execution_us, _monotonic())
+        if message.log_sequence:
+            self._log_due(link.process_id, message.log_sequence)
+        self.tasks.over(task, TaskEvent.ANSWERED)
+        deliver = self.objects.deliver
+        for index, value in enumerate(message.results):
+            deliver(result_id(task.task_id, index), value, message.failed)
+        if task.holds:
+            self.objects.release_arguments(task.holds)
+        if not self._touched or self._touched[-1] is not lease:
+            self._touched.append(lease)
+
+    def after_batch(self) -> None:
+        """The messages of one read are dispatched: keep the leases busy."""
+        if self._touched:
+            touched, self._touched = self._touched, []
+            commands: list[Command] = []
+            now_s = _monotonic()
+            for lease in touched:
+                if lease.lease_id in self.pool.by_id:
+                    self.pool.feed(lease, now_s, commands)
+            if commands:
+                self._perform(commands)
+            else:
+                self._loop.arm(now_s + _TICK_S)
+
+    def _run(self, decide: Callable[[float, list[Command]], None]) -> None:
+        commands: list[Command] = []
+        decide(_monotonic(), commands)
+        self._perform(commands)
+
+    def _finish(self, task: Task, error: Value, failed: bool) -> None:
+        """End a task here: all its results become ``error``."""
+        self._record(task, "failed")
+        self.tasks.over(task, TaskEvent.GIVEN_UP)
+        for index in range(task.num_returns):
+            value = error
+            if type(value) is Descriptor:
+                # The bytes belong to another object, which may go: keep a copy.
+                assert self.objects.mapping is not None
+                value = bytes(self.objects.mapping.readable(value))
+            self.objects.deliver(result_id(task.task_id, index), value, failed)
+        if task.holds:
+            self.objects.release_arguments(task.holds)
+
+    # --- leases come and go --------------------------------------------------------------------------
+
+    def on_granted(self, message: LeaseGranted) -> None:
+        commands: list[Command] = []
+        now_s = _monotonic()
+        lease = self.pool.granted(message.lease_id, now_s, commands)
+        if lease is None:
+            self._tell_daemon(ReturnLease(message.lease_id))
+            return
+        link = self._links.get(message.worker.process_id)
+        try:
+            if link is None:
+                link = self._connect(message.worker)
+        except OSError:
+            # It died between the grant and now; the daemon will say so.
+            link = Link(message.worker.process_id)
+            self._dying[lease.lease_id] = (lease, now_s + _CAUSE_DEADLINE_S)
+        lease.host = link
+        link.lease = lease
+        if link.channel is not None:
+            hello = OwnerHello(PROTOCOL_VERSION, lease.lease_id, self._address, self.job_id)
+            self._loop.send(link.channel, encode(hello), now=False)
+        self.pool.feed(lease, now_s, commands)
+        self._perform(commands)
+        if link.channel is not None:
+            self._loop.flush_dirty()
+
+    def _connect(self, worker: OwnerAddress) -> Link:
+        link = Link(worker.process_id)
+        sock = connect(worker.endpoint)
+        link.channel = self._loop.add(
+            sock, "worker", partial(self._on_worker_message, link), partial(self._on_link_closed, link)
+        )
+        self._links[worker.process_id] = link
+        return link
+
+    def on_reclaim(self, lease_id: bytes) -> None:
+        commands: list[Command] = []
+        self.pool.reclaim(lease_id, commands)
+        self._perform(commands)
+
+    # --- workers die -----------------------------------------------------------------------------------
+
+    def _on_link_closed(self, link: Link) -> None:
+        link.channel = None
+        self._links.pop(link.process_id, None)
+        lease = link.lease
+        if lease is not None and lease.lease_id in self.pool.by_id:
+            lease.state = LeaseState.CLOSING  # push nothing more
+            deadline_s = _monotonic() + _CAUSE_DEADLINE_S
+            self._dying[lease.lease_id] = (lease, deadline_s)
+            self._loop.arm(deadline_s)
+
+    def on_worker_lost(self, message: WorkerLost) -> None:
+        """The daemon knows how the worker of one of our leases ended."""
+        lease = self.pool.by_id.get(message.lease_id)
+        if lease is None:
+            return
+        if lease.state is LeaseState.REQUESTED:
+            self._on_no_worker(lease, message)
+            return
+        link = lease.host
+        assert isinstance(link, Link)
+        if link.channel is not None:
+            # Its last answers may lie unread; and a child that it forked may keep the socket open.
+            self._read_last_words(link)
+            channel = link.channel
+            if channel is not None:
+                self._loop.remove(channel)
+                link.channel = None
+                self._links.pop(link.process_id, None)
+        self._bury(lease, message)
+
+    def _read_last_words(self, link: Link) -> None:
+        """Dispatch what a dead worker's socket still holds. The lock is held: no ``loop.read``."""
+        channel = link.channel
+        assert channel is not None
+        while True:
+            messages: list[Message] = []
+            before = len(channel.incoming)
+            alive = channel.read(messages)
+            for message in messages:
+                self._on_worker_message(link, message)
+            grew = len(channel.incoming) != before
+            channel.commit()
+            if not alive or not grew:
+                return
+
+    def _bury(self, lease: Lease, cause: WorkerLost | None) -> None:
+        """Retry or fail what ran on a lease whose worker is gone; the rest never started."""
+        self._dying.pop(lease.lease_id, None)
+        tasks = self.pool.lost(lease)
+        running, waiting = tasks[:1], tasks[1:]
+        commands: list[Command] = []
+        now_s = _monotonic()
+        self.pool.requeue_unstarted(waiting, lease.shape, now_s, commands)
+        for task in running:
+            attempts = task.attempt + 1
+            if self.tasks.worker_lost(task):
+                self._record(task, "retried")
+                self.pool.requeue(task, now_s, commands)
+            else:
+                self._fail(task, worker_error(task.name, task.task_id, attempts, task.max_retries + 1, cause))
+        self._perform(commands)
+
+    def _on_no_worker(self, lease: Lease, message: WorkerLost) -> None:
+        """Workers die before they are up: fail what waits for one rather than try for ever."""
+        queue = self.pool.shapes[lease.shape].queue
+        waiting = list(queue)
+        queue.clear()
+        self.pool.lost(lease)
+        for task in waiting:
+            self._fail(task, worker_error(task.name, task.task_id, task.attempt + 1, 0, message))
+
+    def _fail(self, task: Task, error: NbrayError) -> None:
+        from nbray.runtime.task_errors import serialize_system_error
+
+        self._finish(task, serialize_system_error(error), True)
+
+    # --- time passes -------------------------------------------------------------------------------------
+
+    def housekeeping(self, now_s: float) -> None:
+        for lease, deadline_s in list(self._dying.values()):
+            if now_s >= deadline_s:
+                self._bury(lease, None)
+        commands: list[Command] = []
+        again = self.pool.housekeeping(now_s, commands)
+        self._perform(commands)
+        if again or self._dying:
+            self._loop.arm(now_s + _TICK_S)
+
+
+def worker_error(name: str, task_id: bytes, attempt: int, max_attempts: int, cause: WorkerLost | None) -> RayWorkerError:
+    """The typed error for a task whose worker died."""
+    return RayWorkerError(
+        task_name=name,
+        task_id=task_id.hex(),
+        attempt=attempt,
+        max_attempts=max(attempt, max_attempts),
+        node="local",
+        pid=cause.pid if cause else 0,
+        exit_code=cause.exit_code if cause else None,
+        term_signal=cause.term_signal if cause else 0,
+        stderr_tail=cause.stderr_tail if cause else "",
+    )

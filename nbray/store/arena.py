@@ -1,0 +1,130 @@
+"""The arena: one sparse memfd per node, and the only code that gives it memory or takes it away.
+
+Called by:  node (creates it, passes its descriptor), store.server (grows and punches it).
+Imports:    the standard library.
+Never:      decides which bytes belong to whom (core.allocator does), maps the memory.
+
+A memfd has no name, so nothing can leak, nobody else can open it, and a small /dev/shm does not
+limit it. It is sealed against resizing: a process that holds the descriptor and truncates the file
+would kill every other process with SIGBUS.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import threading
+from collections.abc import Callable, Iterable
+
+#: Memory is taken in steps of this size, each after a look at what is left. Half of the smallest
+#: reserve of the budget, so that a step under way and small growth beside it stay inside it.
+GROWTH_STEP_BYTES = 32 * 1024 * 1024
+
+# From linux/falloc.h; Python offers neither the call nor the flags.
+_FALLOC_FL_KEEP_SIZE = 0x01
+_FALLOC_FL_PUNCH_HOLE = 0x02
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Arena:
+    """Shared memory of ``capacity_bytes``; a page costs nothing until it is backed.
+
+    Safe to use from several threads. Made by :meth:`create`.
+    """
+
+    def __init__(self, fd: int, capacity_bytes: int) -> None:
+        self.fd = fd
+        self.capacity_bytes = capacity_bytes
+        self._growth = threading.Lock()
+
+    @classmethod
+    def create(cls, capacity_bytes: int) -> Arena:
+        """A new, wholly sparse arena, rounded up to whole pages.
+
+        Raises:
+            OSError: the kernel refuses a memfd of this size.
+        """
+        capacity_bytes = -(-capacity_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        fd = os.memfd_create("nbray-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(fd, capacity_bytes)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(fd, capacity_bytes)
+
+    def back(self, start: int, end: int) -> None:
+        """Give the pages of [start, end) memory, whatever the budget says; see :meth:`grow`.
+
+        Raises:
+            OSError: ENOSPC or ENOMEM, nothing is left; EBADF, the arena is closed.
+        """
+        os.posix_fallocate(self.fd, start, end - start)
+
+    def punch(self, start: int, end: int) -> None:
+        """Take the memory of the whole pages in [start, end) away; they read as zeros from now on.
+
+        Raises:
+            OSError: EBADF, the arena is closed.
+        """
+        mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+        while _fallocate(self.fd, mode, start, end - start) != 0:
+            code = ctypes.get_errno()
+            if code != errno.EINTR:
+                raise OSError(code, os.strerror(code))
+
+    def grow(self, ranges: Iterable[tuple[int, int]], available: Callable[[], int]) -> None:
+        """Back all of ``ranges``, or none of them, and look at what is left before each step.
+
+        An oversized request is not refused inside a memory cgroup: it is answered by SIGKILL. So
+        the check happens here. Steps of several threads take turns.
+
+        Args:
+            ranges: page-aligned, disjoint.
+            available: bytes that may still be taken, asked before each step.
+
+        Raises:
+            OSError: ENOMEM, the budget does not allow it; else as for :meth:`back`.
+        """
+        done: list[tuple[int, int]] = []
+        try:
+            for start, end in _steps(ranges):
+                with self._growth:
+                    self._step(start, end, available)
+                done.append((start, end))
+        except BaseException:
+            with self._growth:
+                if self.fd >= 0:
+                    for start, end in done:
+                        self.punch(start, end)
+            raise
+
+    def _step(self, start: int, end: int, available: Callable[[], int]) -> None:
+        left = available()
+        if end - start > left:
+            raise OSError(errno.ENOMEM, f"{end - start} more bytes are needed and {left} may be taken")
+        self.back(start, end)
+
+    def close(self) -> None:
+        """Drop the descriptor; the memory lives on while others map it. Waits for a step under way.
+
+        Without that wait the number could be another file's before the step is done with it.
+        """
+        with self._growth:
+            fd, self.fd = self.fd, -1
+            if fd >= 0:
+                os.close(fd)
+
+
+def _steps(ranges: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+    for start, end in ranges:
+        for at in range(start, end, GROWTH_STEP_BYTES):
+            yield at, min(at + GROWTH_STEP_BYTES, end)
+
+
+def _fallocate(fd: int, mode: int, offset: int, length: int) -> int:
+    return int(_libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)))

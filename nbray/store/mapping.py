@@ -1,0 +1,116 @@
+"""The arena as drivers and workers see it: mapped twice, for life, once to write and once to read.
+
+Called by:  runtime, which writes serialized values and builds views over sealed ones.
+Imports:    the standard library; numpy when the first view is made; nbray.wire.
+Never:      asks for space, pins or unpins: it says when the last view is gone, and that is all.
+
+Twice, because over a writable mapping NumPy lets anybody ``setflags(write=True)`` and then change
+an object that others read. For life, because pages reached through a new mapping cost three times
+as much as those that this process has touched before.
+"""
+
+from __future__ import annotations
+
+import mmap
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from nbray.wire.messages import Descriptor
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class Mapping:
+    """Both mappings of an arena of ``capacity_bytes``, whose descriptor may be closed afterwards.
+
+    Raises:
+        OSError: the kernel refuses (address space limit, or the descriptor is not the arena's).
+        ValueError: the file is smaller than ``capacity_bytes``.
+    """
+
+    def __init__(self, fd: int, capacity_bytes: int) -> None:
+        self.capacity_bytes = capacity_bytes
+        self._writable = mmap.mmap(fd, capacity_bytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        try:
+            self._readable = mmap.mmap(fd, capacity_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
+        except BaseException:
+            self._writable.close()
+            raise
+        #: By id: a weak reference to an array cannot be hashed, and a dict with integer keys runs no
+        #: Python code when a callback changes it in the middle of another operation.
+        self._exported: dict[int, weakref.ref[Any]] = {}
+
+    @property
+    def views(self) -> int:
+        """How many exported arrays are alive, themselves or in what was derived from them."""
+        return len(self._exported)
+
+    def writable(self, descriptor: Descriptor) -> memoryview:
+        """The bytes of an object that is being created. Release it before you seal: ``with``.
+
+        Raises:
+            ValueError: it lies outside the arena, or the mapping is closed.
+        """
+        end = self._end(descriptor.offset, descriptor.size_bytes)
+        with memoryview(self._writable) as whole:
+            return whole[descriptor.offset : end]
+
+    def readable(self, descriptor: Descriptor) -> memoryview:
+        """The bytes of a sealed object, read-only. It holds no pin: for as long as something else does.
+
+        Raises:
+            ValueError: it lies outside the arena, or the mapping is closed.
+        """
+        end = self._end(descriptor.offset, descriptor.size_bytes)
+        with memoryview(self._readable) as whole:
+            return whole[descriptor.offset : end]
+
+    def exporter(self, offset: int, length: int, on_release: Callable[[], object]) -> npt.NDArray[np.uint8]:
+        """A read-only array over sealed bytes, which no ``setflags`` makes writable.
+
+        Everything built on it (slices, reshapes, ``frombuffer``, memoryviews, pickle 5 buffers) keeps
+        it alive, because it is made directly over the mapping: were it a slice of one large array,
+        NumPy would let derived arrays refer to that one and skip it.
+
+        Args:
+            offset: of the first byte, in the arena.
+            length: in bytes.
+            on_release: called once, when the last derived view is gone. It may run inside any
+                allocation, in any thread, under any lock that the thread holds: it may append to a
+                deque and nothing else.
+
+        Raises:
+            ValueError: it lies outside the arena, or the mapping is closed.
+        """
+        import numpy as np  # noqa: PLC0415  (100 ms, and not everybody who imports nbray reads arrays)
+
+        self._end(offset, length)
+        array = np.frombuffer(self._readable, dtype=np.uint8, count=length, offset=offset)
+        exported = self._exported
+
+        def released(reference: weakref.ref[Any]) -> None:
+            exported.pop(id(reference), None)
+            on_release()
+
+        reference = weakref.ref(array, released)
+        exported[id(reference)] = reference
+        return array
+
+    def close(self) -> None:
+        """Unmap what nobody uses. A mapping with live views goes when the last of them does."""
+        for mapping in (self._writable, self._readable):
+            try:
+                mapping.close()
+            except BufferError:
+                # Views are alive. They keep the mapping, and it unmaps when it is collected.
+                continue
+
+    def _end(self, offset: int, length: int) -> int:
+        if offset < 0 or length < 0 or offset + length > self.capacity_bytes:
+            raise ValueError(
+                f"{length} bytes at offset {offset} lie outside the arena of {self.capacity_bytes} bytes."
+            )
+        return offset + length

@@ -1,0 +1,75 @@
+"""A framed connection for the node daemon, on asyncio.
+
+Called by:  node.daemon, node.workers.
+Imports:    asyncio, nbray.wire.
+Never:      lets a peer's mistake reach beyond its own connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from nbray.model.errors import ProtocolError
+from nbray.wire.codec import decode_buffer, encode
+from nbray.wire.messages import Message
+
+
+class Peer(asyncio.Protocol):
+    """One connected process. Handlers run on the loop; ``on_lost`` is called exactly once."""
+
+    def __init__(
+        self,
+        on_message: Callable[[Peer, Message], None],
+        on_lost: Callable[[Peer], None],
+    ) -> None:
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._incoming = bytearray()
+        self._transport: asyncio.Transport | None = None
+        self.process_id = b""
+        self.role = ""
+        self.error: ProtocolError | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.set_write_buffer_limits(high=1 << 24)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._incoming += data
+        messages: list[Message] = []
+        try:
+            used = decode_buffer(self._incoming, messages)
+        except ProtocolError as exc:
+            self.error = exc
+            self.close()
+            return
+        del self._incoming[:used]
+        for message in messages:
+            self._on_message(self, message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._on_lost(self)
+
+    def send(self, message: Message) -> None:
+        """Queue a message; silently dropped when the peer is gone (``on_lost`` tells)."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(encode(message))
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+async def attach(
+    sock: socket.socket,
+    on_message: Callable[[Peer, Message], None],
+    on_lost: Callable[[Peer], None],
+) -> Peer:
+    """Serve an accepted or inherited socket."""
+    loop = asyncio.get_running_loop()
+    _transport, peer = await loop.connect_accepted_socket(lambda: Peer(on_message, on_lost), sock)
+    return peer

@@ -1,0 +1,40 @@
+"""Background work of a daemon: started in one place, ended with its parent, never lost silently.
+
+Called by:  node.
+Imports:    asyncio.
+Never:      swallows a crash: the first unexpected one is handed to ``on_crash``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+
+class Supervisor:
+    """Owns asyncio tasks. (``asyncio.TaskGroup`` needs Python 3.11; we support 3.10.)"""
+
+    def __init__(self, on_crash: Callable[[str, BaseException], None]) -> None:
+        self._on_crash = on_crash
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        crash = task.exception()
+        if crash is not None:
+            self._on_crash(task.get_name(), crash)
+
+    async def close(self) -> None:
+        """Cancel what still runs and wait for it."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

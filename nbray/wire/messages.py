@@ -1,0 +1,406 @@
+"""Every message that nbray's processes exchange.
+
+Called by:  core, store, runtime, node, worker, which build and match on them.
+Imports:    msgspec.
+Never:      carries a large payload (a Descriptor does) or an object that must be unpickled to route it.
+
+Three conversations, all over frames of ``wire.codec``:
+
+* a *process* (driver or worker) with the node daemon: leases, objects, logs, events;
+* an *owner* with a *worker* that it leased: functions and tasks, directly;
+* the daemon with its *zygote*: which worker to fork.
+
+Structs are arrays on the wire and frozen in memory. Quantities are in units of 1e-4
+(``model.resources``), times in the units that their names say. ``bytes`` fields named ``*_id`` are
+described in ``model.ids``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Base of all messages; the codec gives each subclass its type byte."""
+
+
+class Descriptor(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Where a sealed object lies in the node's arena.
+
+    ``generation`` is the number of the allocation: an extent that was freed and handed out again
+    has another one. ``node_id`` says which arena is meant.
+    """
+
+    object_id: bytes
+    node_id: bytes
+    offset: int
+    size_bytes: int
+    generation: int
+
+
+class OwnerAddress(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """``model.ids.Address`` in wire form."""
+
+    node_id: bytes
+    node_incarnation: int
+    process_id: bytes
+    endpoint: str
+
+
+#: A value on the wire: its bytes when it is small, else where it lies.
+Value = bytes | Descriptor
+
+
+# --- process <-> node daemon: joining ----------------------------------------------------------
+
+
+class Hello(Message):
+    """First message of a driver or worker. ``role`` is "driver" or "worker"."""
+
+    protocol: int
+    role: str
+    process_id: bytes
+    pid: int
+    job_id: bytes
+    endpoint: str
+
+
+class Welcome(Message):
+    """The daemon's answer; on first contact of a driver the arena's descriptor comes with it."""
+
+    protocol: int
+    cluster_id: str
+    node_id: bytes
+    node_incarnation: int
+    session_dir: str
+    store_capacity_bytes: int
+    resources: dict[str, int]
+    redis_endpoint: str
+    redis_origin: str
+
+
+class StartFailed(Message):
+    """The daemon could not start: ``kind`` picks the error class, ``text`` is for people."""
+
+    kind: str
+    text: str
+
+
+class StartNode(Message):
+    """Launcher -> new daemon, before anything else: what to be. The token travels here alone."""
+
+    protocol: int
+    cluster_id: str
+    session_dir: str
+    token: bytes
+    node_id: bytes
+    node_incarnation: int
+    resources: dict[str, int]
+    store_capacity_bytes: int  # 0: a share of free memory
+    redis_kind: str
+    redis_location: str
+    redis_origin: str
+    driver_pid: int
+    driver_start_ticks: int
+    sys_path: list[str]
+    job_id: bytes
+    entrypoint: str
+    cwd: str
+
+
+class Shutdown(Message):
+    """Driver -> daemon: end the session (embedded clusters only)."""
+
+
+class Stopped(Message):
+    """Daemon -> driver, last words: so many processes were ended."""
+
+    processes: int
+
+
+class JobContext(Message):
+    """Daemon -> worker: which job it now belongs to, sent before its first lease is granted."""
+
+    job_id: bytes
+    sys_path: list[str]
+    cwd: str
+
+
+# --- process <-> node daemon: leases -------------------------------------------------------------
+
+
+class RequestLease(Message):
+    """An owner asks for one worker. ``lease_id`` makes it idempotent: the same ID, the same answer."""
+
+    lease_id: bytes
+    resources: dict[str, int]
+    backlog: int  # tasks of this shape that are queued at the owner, a hint
+    depth: int  # 0 for a driver's tasks, 1 for their children, ...
+    name: str  # a task that waits for it, for messages to people
+
+
+class CancelLease(Message):
+    """The owner has no more use for a request that was not granted yet."""
+
+    lease_id: bytes
+
+
+class LeaseGranted(Message):
+    lease_id: bytes
+    worker: OwnerAddress
+    worker_pid: int
+
+
+class LeaseInfeasible(Message):
+    """No node can ever run this shape as things are; the request stays queued all the same."""
+
+    lease_id: bytes
+    text: str
+
+
+class ReturnLease(Message):
+    lease_id: bytes
+
+
+class ReclaimLease(Message):
+    """Daemon -> owner: others wait; give this lease back as soon as its running task is done."""
+
+    lease_id: bytes
+
+
+class WorkerLost(Message):
+    """Daemon -> lease owner: the worker's process is gone. ``term_signal`` 0 means it exited."""
+
+    lease_id: bytes
+    process_id: bytes
+    pid: int
+    exit_code: int
+    term_signal: int
+    stderr_tail: str
+
+
+class Blocked(Message):
+    """Worker -> daemon: my running task waits in get/wait; its CPUs may be lent."""
+
+    lease_id: bytes
+
+
+class Unblocked(Message):
+    lease_id: bytes
+
+
+# --- process <-> node daemon: objects ------------------------------------------------------------
+
+
+class CreateObject(Message):
+    """Writer -> daemon: reserve space. ``owner_id`` is the process that owns the object."""
+
+    object_id: bytes
+    owner_id: bytes
+    size_bytes: int
+
+
+class ObjectCreated(Message):
+    descriptor: Descriptor
+
+
+class CreateFailed(Message):
+    """``reason`` is "full", "memory" (the machine or cgroup has no more) or "exists"."""
+
+    object_id: bytes
+    reason: str
+    text: str
+
+
+class SealObject(Message):
+    object_id: bytes
+
+
+class AbortObject(Message):
+    object_id: bytes
+
+
+class FreeObjects(Message):
+    """Owner -> daemon: nobody refers to these any more. Space returns when the last pin goes."""
+
+    object_ids: list[bytes]
+
+
+class GetObjects(Message):
+    """Reader -> daemon: tell me when each is sealed, and pin it for me. Pairs (object, owner)."""
+
+    wanted: list[tuple[bytes, bytes]]
+
+
+class ObjectReady(Message):
+    descriptor: Descriptor
+
+
+class ObjectGone(Message):
+    """``reason`` is "owner_died" or "freed"."""
+
+    object_id: bytes
+    reason: str
+
+
+class PinObjects(Message):
+    """Worker -> daemon, before it answers a task whose arguments it keeps views of."""
+
+    request_id: int
+    object_ids: list[bytes]
+
+
+class ObjectsPinned(Message):
+    request_id: int
+
+
+class UnpinObjects(Message):
+    object_ids: list[bytes]
+
+
+# --- process <-> node daemon: functions, logs, events, status ------------------------------------------
+
+
+class PutFunction(Message):
+    """Owner -> daemon: keep this code in Redis, for workers on other nodes."""
+
+    function_id: bytes
+    name: str
+    pickled: bytes
+
+
+class LogLines(Message):
+    """Worker -> daemon -> driver. ``sequence`` counts a worker's batches, so order can be kept."""
+
+    process_id: bytes
+    pid: int
+    task_name: str
+    stream: str  # "stdout" or "stderr"
+    sequence: int
+    cell: str
+    lines: list[str]
+
+
+class EventBatch(Message):
+    """State changes since the last batch; rows as in ``events.schema``. ``dropped`` were lost."""
+
+    process_id: bytes
+    dropped: int
+    rows: list[list[Any]]
+
+
+class GetStatus(Message):
+    request_id: int
+
+
+class Status(Message):
+    """A snapshot of the node, plain data, for people and monitors."""
+
+    request_id: int
+    data: dict[str, Any]
+
+
+# --- owner <-> worker, direct --------------------------------------------------------------------
+
+
+class OwnerHello(Message):
+    """First message on a direct connection: who I am, for which lease, which job."""
+
+    protocol: int
+    lease_id: bytes
+    owner: OwnerAddress
+    job_id: bytes
+
+
+class DefineFunction(Message):
+    """Sent once per worker, before the first task that needs it."""
+
+    function_id: bytes
+    name: str
+    pickled: bytes
+
+
+class RunTask(Message):
+    """One attempt of one task. ``args`` is a serialized ``(args, kwargs)``; top-level references
+    in it are markers that count into ``dependencies``."""
+
+    task_id: bytes
+    attempt: int
+    function_id: bytes
+    name: str
+    num_returns: int
+    args: Value
+    dependencies: list[Value]
+    seal_results: bool  # a result has escaped already: write it to the store, whatever its size
+    depth: int
+    cell: str
+
+
+class TaskDone(Message):
+    """``failed`` results all hold the same serialized error."""
+
+    task_id: bytes
+    attempt: int
+    failed: bool
+    results: list[Value]
+    execution_us: int
+    log_sequence: int
+
+
+class HandBack(Message):
+    """Worker -> owner: these were not started and will not be."""
+
+    lease_id: bytes
+    task_ids: list[bytes]
+
+
+class TakeBack(Message):
+    """Owner -> worker: hand back up to ``count`` tasks that you have not started, newest first."""
+
+    lease_id: bytes
+    count: int
+
+
+class LeasePaused(Message):
+    """Worker -> owner: the running task blocks; push nothing until LeaseResumed."""
+
+    lease_id: bytes
+
+
+class LeaseResumed(Message):
+    lease_id: bytes
+
+
+# --- daemon <-> zygote -------------------------------------------------------------------------------
+
+
+class ForkWorker(Message):
+    """The worker's end of its daemon connection, stdout and stderr come along as descriptors."""
+
+    process_id: bytes
+    endpoint: str
+    env: dict[str, str]
+
+
+class WorkerForked(Message):
+    process_id: bytes
+    pid: int
+
+
+class ZygoteReady(Message):
+    pid: int
+
+
+#: Position + 1 is the type byte. Append only: the order is the protocol.
+ALL: tuple[type[Message], ...] = (
+    StartNode, Hello, Welcome, StartFailed, Shutdown, Stopped, JobContext,
+    RequestLease, CancelLease, LeaseGranted, LeaseInfeasible, ReturnLease, ReclaimLease,
+    WorkerLost, Blocked, Unblocked,
+    CreateObject, ObjectCreated, CreateFailed, SealObject, AbortObject, FreeObjects,
+    GetObjects, ObjectReady, ObjectGone, PinObjects, ObjectsPinned, UnpinObjects,
+    PutFunction, LogLines, EventBatch, GetStatus, Status,
+    OwnerHello, DefineFunction, RunTask, TaskDone, HandBack, TakeBack, LeasePaused, LeaseResumed,
+    ForkWorker, WorkerForked, ZygoteReady,
+)  # fmt: skip

@@ -1,0 +1,75 @@
+"""What a task prints: whole lines, tagged with the task, on their way to the driver.
+
+Called by:  worker.executor.
+Imports:    nbray.wire.
+Never:      raises into user code because somebody does not read; output of C code goes past here,
+            to the pipe on descriptors 1 and 2.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+_LINE_MAX = 64 * 1024
+
+
+class TaskStream(io.TextIOBase):
+    """Stands in for ``sys.stdout`` or ``sys.stderr``.
+
+    Args:
+        name: "stdout" or "stderr".
+        fd: where ``fileno`` and ``buffer`` point.
+        emit: takes the stream's name and a list of whole lines.
+    """
+
+    def __init__(self, name: str, fd: int, emit: Callable[[str, list[str]], None]) -> None:
+        super().__init__()
+        self._name = name
+        self._fd = fd
+        self._emit = emit
+        self._partial = ""
+        self.buffer = io.FileIO(fd, "w", closefd=False)
+
+    @property
+    def name(self) -> str:
+        return f"<{self._name}>"
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # typeshed has an attribute here
+        return "utf-8"
+
+    @property
+    def errors(self) -> str:  # type: ignore[override]
+        return "backslashreplace"
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        self._partial += text
+        if "\n" in text or len(self._partial) > _LINE_MAX:
+            *lines, self._partial = self._partial.split("\n")
+            if len(self._partial) > _LINE_MAX:
+                lines.append(self._partial)
+                self._partial = ""
+            self._send(lines)
+        return len(text)
+
+    def end_of_task(self) -> None:
+        """A last line without an end is a line."""
+        if self._partial:
+            lines, self._partial = [self._partial], ""
+            self._send(lines)
+
+    def _send(self, lines: list[str]) -> None:
+        # Lone surrogates would not encode; show them as escapes instead.
+        self._emit(self._name, [line.encode("utf-8", "backslashreplace").decode() for line in lines])

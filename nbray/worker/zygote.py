@@ -1,0 +1,162 @@
+"""The fork server: loads what every worker needs once, then forks workers in milliseconds.
+
+Called by:  node.workers, as a command line.
+Imports:    nbray.worker.executor, numpy, cloudpickle: the point is to have them loaded.
+Never:      has a second thread, opens a GPU, or runs user code.
+
+A worker must outlive its zygote, but not its daemon. So the zygote forks twice: the middle process
+ends at once, the daemon, a subreaper, adopts the worker, and only then the worker asks to die with
+its parent.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from nbray.model.ids import PROCESS_ID_BYTES
+from nbray.model.limits import PROTOCOL_VERSION
+from nbray.runtime.context import TaskContext
+from nbray.runtime.process import Process, set_current
+from nbray.store.mapping import Mapping
+from nbray.transport import linux
+from nbray.transport.sockets import listen, receive_with_descriptors, tuned
+from nbray.wire.codec import decode_buffer, encode
+from nbray.wire.messages import ForkWorker, Hello, Message, Welcome, WorkerForked, ZygoteReady
+from nbray.worker.executor import Executor
+
+_PACKET_BYTES = 256 * 1024
+_ADOPTION_DEADLINE_S = 5.0
+
+
+def main() -> None:
+    """``argv``: the control socket's and the arena's descriptor numbers."""
+    control_fd, arena_fd = (int(word) for word in sys.argv[1:3])
+    linux.die_with_parent()
+    linux.set_process_title("nbray-zygote")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = socket.socket(fileno=control_fd)
+    control.set_inheritable(False)
+    os.set_inheritable(arena_fd, False)
+    daemon_pid = os.getppid()
+    welcome = _receive(control)[0]
+    assert isinstance(welcome, Welcome)
+    _preload()
+    mapping = Mapping(arena_fd, welcome.store_capacity_bytes)
+    gc.collect()
+    gc.freeze()  # workers share these pages; the collector must not write to them
+    control.send(encode(ZygoteReady(os.getpid())))
+    while True:
+        message, descriptors = _receive(control)
+        if message is None:
+            os._exit(0)
+        if isinstance(message, ForkWorker):
+            _fork_twice(control, message, descriptors, daemon_pid, welcome, mapping)
+
+
+def _preload() -> None:
+    import cloudpickle  # noqa: F401
+    import numpy  # noqa: F401  # ICN: for its side effect of being loaded
+
+
+def _receive(control: socket.socket) -> tuple[Message | None, list[int]]:
+    """One packet, one message; None at the end."""
+    data, descriptors = receive_with_descriptors(control, _PACKET_BYTES, 4)
+    messages: list[Message] = []
+    decode_buffer(bytearray(data), messages)
+    return (messages[0] if messages else None), descriptors
+
+
+def _fork_twice(
+    control: socket.socket, message: ForkWorker, descriptors: list[int], daemon_pid: int, welcome: Welcome, mapping: Mapping
+) -> None:
+    middle = os.fork()
+    if middle == 0:
+        pid = os.fork()
+        if pid == 0:
+            _child(control, message, descriptors, daemon_pid, welcome, mapping)
+        control.send(encode(WorkerForked(message.process_id, pid)))
+        os._exit(0)
+    os.waitpid(middle, 0)
+    for fd in descriptors:
+        os.close(fd)
+
+
+def _child(
+    control: socket.socket, message: ForkWorker, descriptors: list[int], daemon_pid: int, welcome: Welcome, mapping: Mapping
+) -> None:
+    """Becomes a worker; never returns."""
+    try:
+        control.close()
+        os.setsid()
+        daemon_fd, out_fd, err_fd = descriptors
+        _take_stdio(out_fd, err_fd)
+        faulthandler.enable(file=2, all_threads=True)
+        _await_adoption(daemon_pid)
+        linux.set_process_title("nbray-worker")
+        linux.raise_oom_score()
+        # Forked copies would all draw the same numbers.
+        random.seed()
+        if "numpy" in sys.modules:
+            sys.modules["numpy"].random.seed()
+        os.environ.update(message.env)
+        _serve(message, socket.socket(fileno=daemon_fd), welcome, mapping)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc(file=sys.__stderr__)
+    finally:
+        os._exit(1)
+
+
+def _take_stdio(out_fd: int, err_fd: int) -> None:
+    null_fd = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null_fd, 0), (out_fd, 1), (err_fd, 2)):
+        os.dup2(source, target)
+        os.close(source)
+
+
+def _await_adoption(daemon_pid: int) -> None:
+    """Wait until the daemon is our parent, then die with it."""
+    deadline_s = time.monotonic() + _ADOPTION_DEADLINE_S
+    while os.getppid() != daemon_pid:
+        if time.monotonic() > deadline_s:
+            os._exit(1)
+        time.sleep(0.0002)
+    linux.die_with_parent()
+    if os.getppid() != daemon_pid:
+        os._exit(1)
+
+
+def _serve(message: ForkWorker, sock: socket.socket, welcome: Welcome, mapping: Mapping) -> None:
+    job_id = bytes(PROCESS_ID_BYTES)  # learned with the first owner; IDs hang on task IDs, not on it
+    process = Process(
+        process_id=message.process_id,
+        job_id=job_id,
+        endpoint=message.endpoint,
+        welcome=welcome,
+        mapping=mapping,
+        context=TaskContext(job_id, message.process_id, 0, 1, "", ""),
+        on_lost=lambda: os._exit(0),
+    )
+    set_current(process)
+    listener = listen(Path(message.endpoint))
+    executor = Executor(process, listener)
+    channel = process.loop.add(tuned(sock), "daemon", executor.on_daemon_message, process.on_daemon_lost)
+    process.attach(channel)
+    with process.loop.lock:
+        process.tell_daemon(
+            Hello(PROTOCOL_VERSION, "worker", message.process_id, os.getpid(), job_id, message.endpoint)
+        )
+    executor.run_forever()
+
+
+if __name__ == "__main__":
+    main()

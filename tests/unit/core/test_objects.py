@@ -1,0 +1,365 @@
+"""The directory: only sealed bytes are seen, pinned space stays, and all space returns once."""
+
+from __future__ import annotations
+
+import pytest
+
+from nbray.core.allocator import Extent
+from nbray.core.object_copies import TABLE, Copy, Do, E, S
+from nbray.core.objects import Command, ObjectTable, Release, Tell
+from nbray.wire.messages import Descriptor, ObjectGone, ObjectReady
+
+NODE = b"N" * 16
+X, Y = b"x" * 20, b"y" * 20
+OWNER, WRITER, SECOND, READER = b"owner", b"writer", b"second", b"reader"
+
+
+def extent(generation: int, size_bytes: int = 128) -> Extent:
+    return Extent(generation * 4096, size_bytes, generation, ())
+
+
+def ready(reader: bytes, generation: int, object_id: bytes = X) -> Tell:
+    return Tell(reader, ObjectReady(Descriptor(object_id, NODE, generation * 4096, 100, generation)))
+
+
+def gone(reader: bytes, reason: str, object_id: bytes = X) -> Tell:
+    return Tell(reader, ObjectGone(object_id, reason))
+
+
+class Desk:
+    """A table, and what it ordered in answer to the last fact."""
+
+    def __init__(self) -> None:
+        self.table = ObjectTable(NODE)
+
+    def create(
+        self, generation: int, writer: bytes = WRITER, object_id: bytes = X, owner: bytes = OWNER
+    ) -> list[Command]:
+        out: list[Command] = []
+        self.table.created(object_id, owner, writer, extent(generation), 100, out)
+        return out
+
+    def seal(self, writer: bytes = WRITER, object_id: bytes = X) -> list[Command]:
+        out: list[Command] = []
+        self.table.seal(object_id, writer, out)
+        return out
+
+    def abort(self, writer: bytes = WRITER) -> list[Command]:
+        out: list[Command] = []
+        self.table.abort(X, writer, out)
+        return out
+
+    def get(self, reader: bytes = READER, object_id: bytes = X, owner: bytes = OWNER) -> list[Command]:
+        out: list[Command] = []
+        self.table.get([(object_id, owner)], reader, out)
+        return out
+
+    def unpin(self, process: bytes = READER) -> list[Command]:
+        out: list[Command] = []
+        self.table.unpin(process, [X], out)
+        return out
+
+    def free(self, owner: bytes = OWNER, object_id: bytes = X) -> list[Command]:
+        out: list[Command] = []
+        self.table.free([object_id], owner, out)
+        return out
+
+    def lose(self, process: bytes) -> list[Command]:
+        out: list[Command] = []
+        self.table.process_lost(process, out)
+        return out
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def test_a_sealed_object_is_served_at_once(desk: Desk) -> None:
+    desk.create(1)
+    desk.seal()
+
+    assert desk.get() == [ready(READER, 1)]
+
+
+def test_a_reader_hears_nothing_before_the_seal(desk: Desk) -> None:
+    assert desk.get() == []
+    assert desk.create(1) == []
+    assert desk.get() == []
+
+    assert desk.seal() == [ready(READER, 1)]
+
+
+def test_every_waiter_is_told_once(desk: Desk) -> None:
+    for reader in (b"a", b"b", b"a"):
+        desk.get(reader)
+    desk.create(1)
+
+    assert desk.seal() == [ready(b"a", 1), ready(b"b", 1)]
+    assert desk.seal() == []
+
+
+def test_only_the_writer_can_seal(desk: Desk) -> None:
+    desk.create(1)
+
+    assert desk.seal(SECOND) == []
+    assert desk.get() == []
+
+
+def test_a_freed_object_releases_its_space(desk: Desk) -> None:
+    desk.create(1)
+    desk.seal()
+
+    assert desk.free() == [Release(extent(1))]
+    assert desk.free() == []
+    assert desk.get() == [gone(READER, "freed")]
+
+
+def test_only_the_owner_can_free(desk: Desk) -> None:
+    desk.create(1)
+    desk.seal()
+
+    assert desk.free(SECOND) == []
+    assert desk.get() == [ready(READER, 1)]
+
+
+def test_a_freed_object_keeps_its_space_until_the_last_pin_goes(desk: Desk) -> None:
+    desk.create(1)
+    desk.seal()
+    desk.get(b"a")
+    desk.get(b"a")
+    desk.get(b"b")
+
+    assert desk.free() == []
+    assert desk.unpin(b"a") == []
+    assert desk.unpin(b"b") == []
+    assert desk.unpin(b"a") == [Release(extent(1))]
+    assert desk.table.counts()["objects"] == 0
+
+
+def test_an_unpin_too_many_is_ignored(desk: Desk) -> None:
+    desk.create(1)
+    desk.seal()
+    desk.get(b"a")
+    desk.get(b"b")
+    desk.unpin(b"a")
+    desk.free()
+
+    assert desk.unpin(b"a") == []
+    assert desk.unpin(b"stranger") == []
+    assert desk.unpin(b"b") == [Release(extent(1))]
+
+
+def test_a_pin_by_request_holds_the_space_too(desk: Desk) -> None:
+    desk.create(1)
+    desk.seal()
+
+    assert desk.table.pin(READER, [X, Y]) == [Y]
+    assert desk.free() == []
+    assert desk.unpin() == [Release(extent(1))]
+
+
+def test_an_object_that_is_being_written_cannot_be_pinned(desk: Desk) -> None:
+    desk.create(1)
+
+    assert desk.table.pin(READER, [X]) == [X]
+
+
+def test_a_free_that_overtakes_the_seal_takes_effect_at_the_seal(desk: Desk) -> None:
+    desk.get()
+    desk.create(1)
+
+    assert desk.free() == [gone(READER, "freed")]
+    assert desk.table.descriptor(X, WRITER) is not None
+    assert desk.seal() == [Release(extent(1))]
+
+
+def test_an_aborted_write_returns_its_space_and_waiters_wait_for_the_next(desk: Desk) -> None:
+    desk.get()
+    desk.create(1)
+
+    assert desk.abort() == [Release(extent(1))]
+    assert desk.abort() == []
+    desk.create(2, SECOND)
+    assert desk.seal(SECOND) == [ready(READER, 2)]
+
+
+def test_a_dead_writer_leaves_no_trace_and_waiters_wait_for_the_retry(desk: Desk) -> None:
+    desk.get()
+    desk.create(1)
+
+    assert desk.lose(WRITER) == [Release(extent(1))]
+    assert desk.seal() == []
+    desk.create(2, SECOND)
+    assert desk.seal(SECOND) == [ready(READER, 2)]
+
+
+def test_a_dead_reader_lets_go_of_its_pins(desk: Desk) -> None:
+    desk.create(1)
+    desk.seal()
+    desk.get()
+    desk.get()
+    desk.free()
+
+    assert desk.lose(READER) == [Release(extent(1))]
+    assert desk.lose(READER) == []
+
+
+def test_a_dead_waiter_is_not_told(desk: Desk) -> None:
+    desk.get()
+    desk.lose(READER)
+    desk.create(1)
+
+    assert desk.seal() == []
+    assert desk.free() == [Release(extent(1))]
+
+
+def test_waiters_learn_that_the_owner_died(desk: Desk) -> None:
+    desk.get()
+    desk.get(object_id=Y, owner=SECOND)
+
+    assert desk.lose(OWNER) == [gone(READER, "owner_died")]
+    assert desk.get() == [gone(READER, "owner_died")]
+
+
+def test_sealed_objects_of_a_dead_owner_stay_and_are_counted(desk: Desk) -> None:
+    desk.create(1)
+    desk.seal()
+
+    assert desk.lose(OWNER) == []
+    assert desk.get() == [ready(READER, 1)]
+    assert desk.unpin() == []
+    assert desk.table.orphaned_bytes == 128
+
+
+def test_an_object_still_written_when_its_owner_dies_goes_at_the_seal(desk: Desk) -> None:
+    desk.create(1)
+
+    assert desk.lose(OWNER) == []
+    assert desk.seal() == [Release(extent(1))]
+    assert desk.table.orphaned_bytes == 0
+
+
+def test_an_object_begun_after_its_owner_died_goes_at_the_seal(desk: Desk) -> None:
+    desk.lose(OWNER)
+
+    desk.create(1)
+
+    assert desk.get() == [gone(READER, "owner_died")]
+    assert desk.seal() == [Release(extent(1))]
+
+
+def test_space_allocated_for_a_writer_that_died_goes_back_at_once(desk: Desk) -> None:
+    desk.lose(WRITER)
+
+    assert desk.create(1) == [Release(extent(1))]
+
+
+def test_a_late_message_of_a_dead_process_changes_nothing(desk: Desk) -> None:
+    desk.create(1)
+    desk.seal()
+    for process in (OWNER, READER):
+        desk.lose(process)
+    before = desk.table.counts()
+
+    assert desk.free() == []
+    assert desk.get() == []
+    assert desk.table.pin(READER, [X]) == []
+    assert desk.unpin() == []
+    assert desk.table.counts() == before
+
+
+def test_the_same_writer_makes_an_object_once(desk: Desk) -> None:
+    assert desk.table.admits(X, OWNER, WRITER)
+    desk.create(1)
+    assert not desk.table.admits(X, OWNER, WRITER)
+    desk.seal()
+
+    assert not desk.table.admits(X, OWNER, WRITER)
+    assert not desk.table.admits(X, SECOND, SECOND)
+    assert desk.table.admits(X, OWNER, SECOND)
+
+
+def test_a_retried_task_seals_while_its_first_worker_is_not_known_to_be_dead(desk: Desk) -> None:
+    desk.create(1)
+    desk.create(2, SECOND)
+
+    assert desk.seal(SECOND) == []
+    assert desk.lose(WRITER) == [Release(extent(1))]
+    assert desk.get() == [ready(READER, 2)]
+
+
+def test_the_copy_sealed_last_replaces_one_that_nobody_reads(desk: Desk) -> None:
+    desk.create(1)
+    desk.seal()
+    desk.create(2, SECOND)
+
+    assert desk.seal(SECOND) == [Release(extent(1))]
+    assert desk.get() == [ready(READER, 2)]
+
+
+def test_a_replaced_copy_stays_while_anybody_reads_the_object(desk: Desk) -> None:
+    desk.create(1)
+    desk.seal()
+    desk.get()
+    desk.create(2, SECOND)
+    assert desk.seal(SECOND) == []
+    desk.get()
+
+    assert desk.unpin() == []
+    assert desk.unpin() == [Release(extent(1))]
+    assert desk.free() == [Release(extent(2))]
+
+
+def test_a_freed_object_can_be_made_again(desk: Desk) -> None:
+    desk.create(1)
+    desk.seal()
+    desk.free()
+    desk.create(2, SECOND)
+
+    assert desk.get() == []
+    assert desk.seal(SECOND) == [ready(READER, 2)]
+
+
+def test_the_largest_objects_are_named_first(desk: Desk) -> None:
+    out: list[Command] = []
+    for n, size in enumerate((64, 640, 128)):
+        desk.table.created(bytes([n]) * 20, OWNER, WRITER, extent(n + 1, size), size, out)
+
+    assert [h.size_bytes for h in desk.table.largest(2)] == [640, 128]
+    assert desk.table.largest(1)[0].owner_id == OWNER
+
+
+def test_counts_name_states_and_pins(desk: Desk) -> None:
+    desk.create(1)
+    desk.seal()
+    desk.get()
+    desk.free()
+    desk.create(2, object_id=Y)
+    desk.get(object_id=b"z" * 20)
+
+    assert desk.table.counts() == {
+        "objects": 2,
+        "creating": 1,
+        "doomed": 0,
+        "sealed": 0,
+        "lingering": 1,
+        "pinned": 1,
+        "waited_for": 1,
+        "orphaned_bytes": 0,
+    }
+
+
+def test_an_event_outside_the_table_names_what_was_allowed() -> None:
+    copy = Copy(WRITER, extent(1), 100)
+
+    with pytest.raises(ValueError, match=r"creating copy cannot meet 'last unpin'; allowed: seal, abort"):
+        copy.step(E.LAST_UNPIN)
+
+
+def test_every_state_but_the_last_can_end_and_every_end_releases() -> None:
+    ends = {state for (state, _), (following, _) in TABLE.items() if following is S.GONE}
+
+    assert ends == {S.CREATING, S.DOOMED, S.SEALED, S.LINGERING}
+    assert all(do is Do.RELEASE for following, do in TABLE.values() if following is S.GONE)
+    assert all(state is not S.GONE for state, _ in TABLE)

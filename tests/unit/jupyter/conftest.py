@@ -1,0 +1,84 @@
+"""A shell in this process, and a session that only pretends.
+
+The shell is IPython's own, without history and with its files in a temporary folder. ``fake`` stands
+in for ``nbray.api.session``: what the magics do is compared with what they asked it for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from nbray.api import session
+from nbray.jupyter import kernel
+from nbray.observe import renderer
+from nbray.observe.cards import SessionInfo
+from nbray.observe.status import ClusterStatus
+
+
+class FakeSession:
+    """Remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.info: SessionInfo | None = None
+        self.asked: list[dict[str, Any]] = []
+        self.cells: list[str] = []
+
+    def init(self, address: str | None = None, **settings: Any) -> SessionInfo:
+        settings = {"address": address, **settings}
+        self.asked.append(settings)
+        if settings["object_store_memory"] == 1:
+            raise ValueError("The object store needs at least 75 MiB, not 1 B.")
+        cpus = 2 if settings["num_cpus"] is None else settings["num_cpus"]
+        self.info = SessionInfo({}, nodes=1, resources={"CPU": cpus * 10_000}, settings=settings)
+        return self.info
+
+    def current_info(self) -> SessionInfo | None:
+        return self.info
+
+    def is_initialized(self) -> bool:
+        return self.info is not None
+
+    def status(self) -> ClusterStatus:
+        assert self.info is not None
+        return ClusterStatus({"nodes": [{"name": "demo", "resources": self.info.resources}]})
+
+    def shutdown(self) -> int:
+        stopped, self.info = (5 if self.info is not None else 0), None
+        return stopped
+
+    def set_current_cell(self, label: str) -> None:
+        self.cells.append(label)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
+    """The session that the magics talk to."""
+    fake = FakeSession()
+    for name in ("init", "current_info", "is_initialized", "status", "shutdown", "set_current_cell"):
+        monkeypatch.setattr(session, name, getattr(fake, name))
+    monkeypatch.delenv("NBRAY_RENDERER", raising=False)
+    monkeypatch.setattr(renderer, "_chosen", renderer.AUTO)
+    return fake
+
+
+@pytest.fixture(scope="session")
+def bare_shell(tmp_path_factory: pytest.TempPathFactory) -> InteractiveShell:
+    """One shell for all tests here: making one takes a while."""
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.Completer.use_jedi = False
+    config.InteractiveShell.ipython_dir = str(tmp_path_factory.mktemp("ipython"))
+    return InteractiveShell(config=config)
+
+
+@pytest.fixture
+def shell(bare_shell: InteractiveShell, fake: FakeSession) -> Iterator[InteractiveShell]:
+    """A shell with nbray loaded."""
+    kernel.load(bare_shell)
+    yield bare_shell
+    kernel.unload(bare_shell)

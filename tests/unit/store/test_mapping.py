@@ -1,0 +1,191 @@
+"""Views of the arena: read-only for good, and alive as long as anything made from them."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nbray.store.arena import Arena
+from nbray.store.mapping import Mapping
+from nbray.wire.messages import Descriptor
+
+SIZE = 1024 * 1024
+
+
+def place(offset: int, size_bytes: int) -> Descriptor:
+    return Descriptor(b"o" * 20, b"n" * 16, offset, size_bytes, 1)
+
+
+@pytest.fixture
+def mapping() -> Iterator[Mapping]:
+    arena = Arena.create(SIZE)
+    arena.back(0, SIZE)
+    mapping = Mapping(arena.fd, SIZE)
+    arena.close()
+    yield mapping
+    mapping.close()
+
+
+def fill(mapping: Mapping, offset: int, data: bytes) -> None:
+    with mapping.writable(place(offset, len(data))) as view:
+        view[:] = data
+
+
+def test_what_one_process_writes_another_reads() -> None:
+    arena = Arena.create(SIZE)
+    writer, reader = Mapping(arena.fd, SIZE), Mapping(arena.fd, SIZE)
+    arena.close()
+
+    fill(writer, 4096, b"hello")
+
+    assert bytes(reader.exporter(4096, 5, int)) == b"hello"
+    writer.close()
+    reader.close()
+
+
+def test_a_view_ends_where_the_object_ends(mapping: Mapping) -> None:
+    fill(mapping, 64, bytes(range(100)))
+
+    array = mapping.exporter(64, 100, int)
+
+    assert array.dtype == np.uint8
+    assert array.tolist() == list(range(100))
+
+
+def test_the_release_is_told_once_when_the_array_goes(mapping: Mapping) -> None:
+    released: deque[str] = deque()
+    array = mapping.exporter(0, 100, lambda: released.append("gone"))
+    assert mapping.views == 1
+
+    del array
+
+    assert list(released) == ["gone"]
+    assert mapping.views == 0
+
+
+DERIVED: dict[str, Callable[[Any], Any]] = {
+    "slice": lambda a: a[10:20],
+    "slice of a slice": lambda a: a[10:90][::2][3:],
+    "reshape": lambda a: a.reshape(10, 10),
+    "view of another type": lambda a: a[:96].view(np.float64),
+    "transposed": lambda a: a.reshape(10, 10).T,
+    "frombuffer": lambda a: np.frombuffer(a, dtype=np.int32, count=8, offset=8),
+    "frombuffer of a memoryview": lambda a: np.frombuffer(memoryview(a)[8:72], dtype=np.int64),
+    "memoryview": memoryview,
+    "slice of a memoryview": lambda a: memoryview(a)[5:50].cast("B"),
+    "asarray": lambda a: np.asarray(a[1:]),
+    "masked": lambda a: np.ma.asarray(a[1:]),
+    "iterator": lambda a: iter(a.reshape(10, 10)),
+    "pickle buffer": lambda a: pickle.PickleBuffer(a[5:]),
+    "array from pickle 5 buffers": lambda a: through_pickle(a),
+}
+
+
+def through_pickle(exporter: Any) -> Any:
+    """What a reader does: the buffers of a pickle are slices of the exporter."""
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(np.zeros(8), protocol=5, buffer_callback=buffers.append)
+    return pickle.loads(head, buffers=[memoryview(exporter)[:64]])
+
+
+@pytest.mark.parametrize("derive", DERIVED.values(), ids=DERIVED)
+def test_what_is_derived_keeps_the_pin(mapping: Mapping, derive: Callable[[Any], Any]) -> None:
+    released: deque[str] = deque()
+    array = mapping.exporter(64, 100, lambda: released.append("gone"))
+
+    derived = derive(array)
+    del array
+    gc.collect()
+    assert not released
+
+    del derived
+    gc.collect()
+    assert list(released) == ["gone"]
+
+
+@pytest.mark.parametrize("derive", DERIVED.values(), ids=DERIVED)
+def test_what_is_derived_cannot_be_made_writable(mapping: Mapping, derive: Callable[[Any], Any]) -> None:
+    derived = derive(mapping.exporter(64, 100, int))
+
+    if isinstance(derived, np.ndarray):
+        assert not derived.flags.writeable
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            derived.setflags(write=True)
+    elif isinstance(derived, (memoryview, pickle.PickleBuffer)):
+        assert memoryview(derived).readonly
+
+
+def test_each_of_many_views_is_released_by_itself(mapping: Mapping) -> None:
+    released: deque[int] = deque()
+    arrays = [mapping.exporter(64 * n, 64, lambda n=n: released.append(n)) for n in range(100)]  # type: ignore[misc]
+
+    del arrays[50]
+    assert list(released) == [50]
+    arrays.clear()
+
+    assert sorted(released) == list(range(100))
+
+
+def test_an_object_of_no_bytes_has_a_view(mapping: Mapping) -> None:
+    released: deque[str] = deque()
+
+    array = mapping.exporter(SIZE, 0, lambda: released.append("gone"))
+
+    assert array.size == 0
+    del array
+    assert list(released) == ["gone"]
+    with mapping.writable(place(SIZE, 0)) as view:
+        assert view.nbytes == 0
+
+
+@pytest.mark.parametrize(("offset", "length"), [(-1, 5), (0, -1), (SIZE - 4, 5), (0, SIZE + 1)])
+def test_nobody_reaches_outside_the_arena(mapping: Mapping, offset: int, length: int) -> None:
+    with pytest.raises(ValueError, match="outside the arena"):
+        mapping.exporter(offset, length, int)
+    with pytest.raises(ValueError, match="outside the arena"):
+        mapping.writable(place(offset, length))
+
+
+def test_closing_with_live_views_leaves_them_readable() -> None:
+    arena = Arena.create(SIZE)
+    mapping = Mapping(arena.fd, SIZE)
+    arena.close()
+    fill(mapping, 0, b"still here")
+    released: deque[str] = deque()
+    array = mapping.exporter(0, 10, lambda: released.append("gone"))[6:]
+
+    mapping.close()
+    mapping.close()
+    del mapping
+
+    assert bytes(array) == b"here"
+    del array
+    gc.collect()
+    assert list(released) == ["gone"]
+
+
+def test_a_closed_mapping_gives_no_views() -> None:
+    arena = Arena.create(SIZE)
+    mapping = Mapping(arena.fd, SIZE)
+    arena.close()
+    mapping.close()
+
+    with pytest.raises(ValueError, match="closed"):
+        mapping.exporter(0, 10, int)
+    with pytest.raises(ValueError, match="closed"):
+        mapping.writable(place(0, 10))
+
+
+def test_a_file_that_is_too_small_is_refused() -> None:
+    arena = Arena.create(4096)
+
+    with pytest.raises(ValueError, match=r"length|size"):
+        Mapping(arena.fd, SIZE)
+
+    arena.close()
