@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, overload
 
-from nbray.runtime.process import current
+from nbray.runtime.current import current
 from nbray.runtime.refs import ObjectRef
 
 
@@ -25,7 +25,9 @@ def put(value: Any) -> ObjectRef:
         ObjectStoreFullError: there is no room.
     """
     if isinstance(value, ObjectRef):
-        raise TypeError("nbray.put() of a reference: it names a stored value already. Wrap it in a list to store it.")
+        raise TypeError(
+            "nbray.put() of a reference: it names a stored value already. Wrap it in a list to store it."
+        )
     return current().put(value)
 
 
@@ -89,5 +91,7 @@ def wait(
     if len(set(refs)) != len(refs):
         raise ValueError("nbray.wait() takes distinct references; the list holds one twice.")
     if not 1 <= num_returns <= len(refs):
-        raise ValueError(f"num_returns must be between 1 and the {len(refs)} references given, not {num_returns!r}.")
+        raise ValueError(
+            f"num_returns must be between 1 and the {len(refs)} references given, not {num_returns!r}."
+        )
     return process.wait(refs, num_returns, timeout)

@@ -23,7 +23,7 @@ from nbray.model.resources import CPU, UNIT, to_units
 from nbray.observe import renderer
 from nbray.observe.cards import SessionInfo
 from nbray.observe.status import ClusterStatus
-from nbray.runtime import process as runtime
+from nbray.runtime import current as runtime
 from nbray.wire.messages import LogLines
 
 logger = logging.getLogger("nbray")
@@ -91,7 +91,8 @@ def init(
             )
         quantities = _quantities(num_cpus, resources)
         store_bytes = _store_bytes(object_store_memory)
-        cluster = LocalCluster(quantities, store_bytes, temp_dir, _print_log if log_to_driver else None, _warn)
+        on_log = _print_log if log_to_driver else None
+        cluster = LocalCluster(quantities, store_bytes, temp_dir, on_log, _warn)
         runtime.set_current(cluster.process)
         cluster.process.context.cell = _session.cell
         settings = {
@@ -113,7 +114,7 @@ def _clear_lost_session() -> SessionInfo | None:
 
 def _quantities(num_cpus: int | None, resources: Mapping[str, float] | None) -> dict[str, int]:
     cpus = len(os.sched_getaffinity(0)) if num_cpus is None else num_cpus
-    if isinstance(cpus, bool) or not isinstance(cpus, int) or cpus < 0:
+    if type(cpus) is not int or cpus < 0:
         raise ValueError(f"num_cpus must be a whole number, 0 or more, not {num_cpus!r}.")
     quantities = {CPU: cpus * UNIT}
     for name, amount in (resources or {}).items():
@@ -131,7 +132,8 @@ def _store_bytes(object_store_memory: int | None) -> int:
         return 0
     if object_store_memory < STORE_MIN_BYTES:
         raise ValueError(
-            f"object_store_memory must be at least {STORE_MIN_BYTES} bytes (75 MiB), not {object_store_memory!r}."
+            f"object_store_memory must be at least {STORE_MIN_BYTES} bytes (75 MiB), "
+            f"not {object_store_memory!r}."
         )
     return int(object_store_memory)
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, overload
 
 from nbray.model.resources import CPU, UNIT, Shape, to_shape, to_units
-from nbray.runtime.process import Process, current
+from nbray.runtime.current import current
+from nbray.runtime.process import Process
 
 DEFAULT_MAX_RETRIES = 3
 
@@ -34,9 +35,13 @@ class TaskOptions:
     def __init__(self, given: Mapping[str, Any]) -> None:
         unknown = sorted(set(given) - set(self._KNOWN))
         if unknown:
-            raise TypeError(f"Unknown option {unknown[0]!r} of a remote function; known are {', '.join(self._KNOWN)}.")
+            raise TypeError(
+                f"Unknown option {unknown[0]!r} of a remote function; known are {', '.join(self._KNOWN)}."
+            )
         self.given = dict(given)
-        self.num_returns = self._count("num_returns", given.get("num_returns", given.get("num_return_vals", 1)), 0)
+        self.num_returns = self._count(
+            "num_returns", given.get("num_returns", given.get("num_return_vals", 1)), 0
+        )
         self.max_retries = self._count("max_retries", given.get("max_retries", DEFAULT_MAX_RETRIES), -1)
         resources = given.get("resources") or {}
         if not isinstance(resources, Mapping):
@@ -64,6 +69,7 @@ class TaskOptions:
         return to_shape(quantities)
 
     def replaced(self, changes: Mapping[str, Any]) -> TaskOptions:
+        """These options with some changed."""
         given = dict(self.given)
         if "num_returns" in changes or "num_return_vals" in changes:
             given.pop("num_returns", None)
@@ -80,8 +86,7 @@ class RemoteFunction:
     def __init__(self, function: Callable[..., Any], options: TaskOptions) -> None:
         self._function = function
         self._options = options
-        self._name = getattr(function, "__qualname__", None) or getattr(function, "__name__", repr(function))
-        self._name = self._name.rpartition("<locals>.")[2]
+        self._name = _name_of(function)
         self._exported: tuple[Process, bytes] | None = None
         self._signature: inspect.Signature | None = None
         self._plain_range: tuple[int, int] | None = None
@@ -99,7 +104,8 @@ class RemoteFunction:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
-            f"Remote function {self._name} cannot be called directly. Use {self._name}.remote(...) to run it as a task."
+            f"Remote function {self._name} cannot be called directly. "
+            f"Use {self._name}.remote(...) to run it as a task."
         )
 
     def __repr__(self) -> str:
@@ -150,6 +156,11 @@ class RemoteFunction:
                 raise TypeError(f"{self._name}{self._signature}: {exc}.") from None
 
 
+def _name_of(function: Callable[..., Any]) -> str:
+    name = getattr(function, "__qualname__", None) or getattr(function, "__name__", None) or repr(function)
+    return str(name).rpartition("<locals>.")[2]
+
+
 def rebuild(function: Callable[..., Any], given: dict[str, Any]) -> RemoteFunction:
     """What a pickled remote function becomes where it is loaded."""
     return RemoteFunction(function, TaskOptions(given))
@@ -188,5 +199,3 @@ def _wrap(function: Any, options: TaskOptions) -> RemoteFunction:
     if isinstance(function, RemoteFunction) or not callable(function):
         raise TypeError(f"@nbray.remote applies to functions, not to {type(function).__name__}.")
     return RemoteFunction(function, options)
-
-

@@ -113,7 +113,10 @@ class LocalCluster:
         return fd
 
     def _join(
-        self, sock: socket.socket, on_log: Callable[[LogLines], None] | None, on_warning: Callable[[str], None]
+        self,
+        sock: socket.socket,
+        on_log: Callable[[LogLines], None] | None,
+        on_warning: Callable[[str], None],
     ) -> Process:
         os.close(self._log_fd)
         sock.sendall(encode(self._start_message()))
@@ -196,9 +199,13 @@ class LocalCluster:
     def _on_daemon_gone(self) -> None:
         """Lock held."""
         if self.process.failure is None:
-            self.process.loop.later.append(self._end_survivors)
+            self.process.loop.later.append(self._on_daemon_died)
         self.process.on_daemon_lost()
         self._gone.complete()
+
+    def _on_daemon_died(self) -> None:
+        """Do not wait for ``stop`` to end what it left behind."""
+        self._end_survivors()
 
     def stop(self) -> int:
         """End everything that this cluster started; returns how many processes that were.

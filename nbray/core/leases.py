@@ -54,7 +54,7 @@ class Push(NamedTuple):
 
 class TakeBack(NamedTuple):
     lease: Lease
-    count: int
+    number: int
 
 
 class GiveBack(NamedTuple):
@@ -67,7 +67,17 @@ Command = RequestLease | CancelRequest | Push | TakeBack | GiveBack
 class Lease:
     """One worker, lent to this owner for tasks of one shape. ``host`` is the host's own record."""
 
-    __slots__ = ("depth_of_request", "head_since_s", "host", "idle_since_s", "inflight", "lease_id", "shape", "state", "taking_back")
+    __slots__ = (
+        "depth_of_request",
+        "head_since_s",
+        "host",
+        "idle_since_s",
+        "inflight",
+        "lease_id",
+        "shape",
+        "state",
+        "taking_back",
+    )
 
     def __init__(self, lease_id: bytes, shape: Shape) -> None:
         self.lease_id = lease_id
@@ -164,7 +174,9 @@ class LeasePool:
         """Our own idle leases of other shapes may be what this shape waits for."""
         for shape in self.shapes.values():
             if shape is not wanting:
-                for lease in [x for x in shape.leases.values() if not x.inflight and x.state is LeaseState.OPEN]:
+                for lease in [
+                    x for x in shape.leases.values() if not x.inflight and x.state is LeaseState.OPEN
+                ]:
                     self._give_back(lease, out)
 
     # --- leases ----------------------------------------------------------------------------------
@@ -216,7 +228,11 @@ class LeasePool:
         # Slower counts at once, faster only gradually: a queue behind a slow task costs more than
         # a pipeline that is shallow for a moment.
         known = shape.execution_us
-        shape.execution_us = execution_us if known < 0 else known + (execution_us - known) * (0.5 if execution_us > known else 0.2)
+        shape.execution_us = (
+            execution_us
+            if known < 0
+            else known + (execution_us - known) * (0.5 if execution_us > known else 0.2)
+        )
 
     def handed_back(self, lease: Lease, tasks: list[Task], now_s: float, out: list[Command]) -> None:
         """The worker will not run these (a subset of the lease's, none of them started)."""
@@ -286,7 +302,11 @@ class LeasePool:
                 if lease.inflight:
                     if len(lease.inflight) > 1 and now_s - lease.head_since_s > SLOW_S:
                         self._take_back(lease, out)
-                elif lease.state is LeaseState.OPEN and not shape.queue and now_s - lease.idle_since_s >= LINGER_S:
+                elif (
+                    lease.state is LeaseState.OPEN
+                    and not shape.queue
+                    and now_s - lease.idle_since_s >= LINGER_S
+                ):
                     self._give_back(lease, out)
             if not shape.queue:
                 for lease in list(shape.requests.values()):

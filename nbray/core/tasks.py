@@ -47,7 +47,7 @@ TABLE: dict[tuple[TaskState, TaskEvent], TaskState] = {
 # fmt: on
 
 
-class IllegalTransition(AssertionError):
+class IllegalTransitionError(AssertionError):
     """An event that the table does not allow: a bug of ours, never of the user."""
 
 
@@ -93,13 +93,14 @@ class Task:
         """Follow the table.
 
         Raises:
-            IllegalTransition: naming state, event and what was allowed.
+            IllegalTransitionError: naming state, event and what was allowed.
         """
         following = TABLE.get((self.state, event))
         if following is None:
             allowed = ", ".join(e.value for s, e in TABLE if s is self.state) or "nothing"
-            raise IllegalTransition(
-                f"task {self.name} is {self.state.value}: event {event.value!r} is not allowed (allowed: {allowed})"
+            raise IllegalTransitionError(
+                f"task {self.name} is {self.state.value}: event {event.value!r} is not allowed "
+                f"(allowed: {allowed})"
             )
         self.state = following
 

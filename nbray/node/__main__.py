@@ -16,8 +16,8 @@ import socket
 import sys
 from pathlib import Path
 
-from nbray.control.server import EmbeddedRedis
 from nbray.control.secrets import redis_password
+from nbray.control.server import EmbeddedRedis
 from nbray.model.errors import NbrayError
 from nbray.model.limits import PROTOCOL_VERSION
 from nbray.node.zygote import Zygote
@@ -69,10 +69,18 @@ def _run(driver: socket.socket, start: StartNode) -> None:
     budget = MemoryBudget()
     capacity = start.store_capacity_bytes or budget.default_capacity()
     arena = Arena.create(capacity)
+    redis_endpoint = f"unix://{redis.socket_path}" if redis else start.redis_location
     welcome = Welcome(
-        PROTOCOL_VERSION, start.cluster_id, start.node_id, start.node_incarnation, start.session_dir, capacity,
-        start.resources, f"unix://{redis.socket_path}" if redis else start.redis_location, start.redis_origin,
-    )  # fmt: skip
+        PROTOCOL_VERSION,
+        start.cluster_id,
+        start.node_id,
+        start.node_incarnation,
+        start.session_dir,
+        capacity,
+        start.resources,
+        redis_endpoint,
+        start.redis_origin,
+    )
     _serve(driver, start, redis, budget, arena, welcome)
 
 
@@ -101,8 +109,7 @@ def _serve(
     from nbray.node.daemon import NodeDaemon
 
     async def serve() -> None:
-        daemon: NodeDaemon
-        control = ControlPlane(start, redis, lambda state, text: daemon.on_control_event(state, text))
+        control = ControlPlane(start, redis)
         daemon = NodeDaemon(start, arena, budget, control)
         daemon.workers.zygote = zygote
         if redis is not None:

@@ -31,13 +31,15 @@ class ControlPlane:
 
     Args:
         redis: the embedded server, started already, or None for one that somebody else runs.
+
+    Attributes:
         on_event: told "redis lost" and "redis back", with a text for people.
     """
 
-    def __init__(self, start: StartNode, redis: EmbeddedRedis | None, on_event: Callable[[str, str], None]) -> None:
+    def __init__(self, start: StartNode, redis: EmbeddedRedis | None) -> None:
         self._start = start
         self._redis = redis
-        self._on_event = on_event
+        self.on_event: Callable[[str, str], None] = lambda _state, _text: None
         address = redis.socket_path if redis else start.redis_location
         self.address = f"unix://{address}" if redis else address
         self.client = ControlClient(
@@ -61,7 +63,9 @@ class ControlPlane:
         supervisor.spawn("redis client", self.client.run())
         if self._redis is not None:
             self._supervisor = RedisSupervisor(
-                self._redis, on_restart=self._on_restart, on_give_up=lambda text: self._on_event("redis lost", text)
+                self._redis,
+                on_restart=self._on_restart,
+                on_give_up=lambda text: self.on_event("redis lost", text),
             )
             supervisor.spawn("redis supervisor", self._supervisor.run())
 
@@ -80,13 +84,13 @@ class ControlPlane:
         # Function code is not kept by the client (it may be large); its text is here all the same.
         for function_id, record in self._functions.items():
             self.tables.functions.publish(function_id, record)
-        self._on_event("redis back", "Redis is back; what was in it has been published again.")
+        self.on_event("redis back", "Redis is back; what was in it has been published again.")
 
     def publish_node(self, resources: dict[str, int], store_capacity_bytes: int) -> None:
         start = self._start
         record = NodeRecord(
-            start.node_id, start.node_incarnation, start.session_dir, socket.gethostname(), os.getpid(), resources,
-            store_capacity_bytes,
+            start.node_id, start.node_incarnation, start.session_dir, socket.gethostname(), os.getpid(),
+            resources, store_capacity_bytes,
         )  # fmt: skip
         self.tables.nodes.publish(record)
 
@@ -94,7 +98,12 @@ class ControlPlane:
         start = self._start
         self.tables.jobs.publish(
             JobRecord(
-                start.job_id, start.driver_pid, start.entrypoint, start.node_id, state, time.time_ns() // 1_000_000
+                start.job_id,
+                start.driver_pid,
+                start.entrypoint,
+                start.node_id,
+                state,
+                time.time_ns() // 1_000_000,
             )
         )
 

@@ -81,6 +81,7 @@ class NodeDaemon:
         self._arena = arena
         self._budget = budget
         self.control = control
+        control.on_event = self._on_control_event
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
         self._supervisor = Supervisor(self._on_crash)
@@ -204,7 +205,9 @@ class NodeDaemon:
             if handler is not None:
                 handler(peer, message)
             elif not self._store.handle(peer.process_id, message):
-                raise ProtocolError(f"A {peer.role} sent {type(message).__name__}, which is not for a daemon.")
+                raise ProtocolError(
+                    f"A {peer.role} sent {type(message).__name__}, which is not for a daemon."
+                )
         except ProtocolError as exc:
             self._tell_people(f"nbray: closed the connection of a {peer.role}: {exc}")
             peer.close()
@@ -226,7 +229,9 @@ class NodeDaemon:
             return
         commands: list[worker_process.Command] = []
         handle = self.workers.handles.get(peer.process_id)
-        if handle is None or not self._pool.registered(peer.process_id, message.pid, time.monotonic(), commands):
+        if handle is None or not self._pool.registered(
+            peer.process_id, message.pid, time.monotonic(), commands
+        ):
             peer.close()
             return
         handle.ready = True
@@ -244,7 +249,9 @@ class NodeDaemon:
 
     def _on_request_lease(self, peer: Peer, m: RequestLease) -> None:
         commands: list[lease_requests.Command] = []
-        self._scheduler.request(m.lease_id, peer.process_id, m.resources, m.depth, m.backlog, m.name, commands)
+        self._scheduler.request(
+            m.lease_id, peer.process_id, m.resources, m.depth, m.backlog, m.name, commands
+        )
         self._perform(commands)
 
     def _on_cancel_lease(self, _peer: Peer, message: CancelLease) -> None:
@@ -362,7 +369,12 @@ class NodeDaemon:
             owner = self._scheduler.owner_of(lease_id)
             if owner is not None:
                 lost = WorkerLost(
-                    lease_id, process_id, ended.handle.pid, ended.exit_code, ended.term_signal, ended.stderr_tail
+                    lease_id,
+                    process_id,
+                    ended.handle.pid,
+                    ended.exit_code,
+                    ended.term_signal,
+                    ended.stderr_tail,
                 )
                 self._send_to(owner, lost)
             self._scheduler.ended(lease_id, commands)
@@ -379,7 +391,7 @@ class NodeDaemon:
         self._perform_pool(pool_commands)
         self._perform(commands)
 
-    # --- functions, logs, events, status ---------------------------------------------------------------------
+    # --- functions, logs, events, status -------------------------------------------------------------
 
     def _on_put_function(self, _peer: Peer, message: PutFunction) -> None:
         self.control.publish_function(message)
@@ -405,7 +417,7 @@ class NodeDaemon:
         self._events.add(self._start.node_id, [row])
         self.control.publish_events(EventBatch(self._start.node_id, 0, [row]))
 
-    def on_control_event(self, state: str, text: str) -> None:
+    def _on_control_event(self, state: str, text: str) -> None:
         self._record(NODE, self._start.node_id, state, "local")
         if state == "redis lost":
             self._tell_people(f"nbray: {text}")
@@ -445,7 +457,9 @@ class NodeDaemon:
             "session_dir": start.session_dir,
         }  # fmt: skip
 
-    def _run_in_thread(self, work: Callable[[], object], done: Callable[[BaseException | None], None]) -> None:
+    def _run_in_thread(
+        self, work: Callable[[], object], done: Callable[[BaseException | None], None]
+    ) -> None:
         async def run() -> None:
             try:
                 await self._loop.run_in_executor(None, work)
@@ -455,4 +469,3 @@ class NodeDaemon:
                 done(None)
 
         self._supervisor.spawn("store backing", run())
-

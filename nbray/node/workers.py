@@ -99,7 +99,9 @@ class Workers:
         process_id = os.urandom(PROCESS_ID_BYTES)
         name = short(process_id)
         handle = WorkerHandle(
-            process_id, str(self._session_dir / f"w-{name}"), LogFile(self._session_dir / "logs" / f"worker-{name}.log")
+            process_id,
+            str(self._session_dir / f"w-{name}"),
+            LogFile(self._session_dir / "logs" / f"worker-{name}.log"),
         )
         self.handles[process_id] = handle
         ours, theirs = socket.socketpair()

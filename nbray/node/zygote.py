@@ -98,6 +98,7 @@ class Zygote:
         """Listen to it on the daemon's loop.
 
         Args:
+            loop: the daemon's.
             on_forked: told process ID and PID of each new worker.
             on_give_up: told why, when it died several times before it was ready.
         """
@@ -172,5 +173,3 @@ class Zygote:
             self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
         linux.kill_quietly(self._process.pid)
-
-

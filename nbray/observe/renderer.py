@@ -1,6 +1,6 @@
 """Which form a view takes in a notebook: a page, or fixed text alone.
 
-Called by:  observe (every ``_repr_html_``), jupyter.kernel (``%ray_init --renderer``).
+Called by:  observe (every ``_repr_html_``), api (logs), jupyter.kernel (``%ray_init --renderer``).
 Imports:    os, for NBRAY_RENDERER.
 Never:      decides by looking at the front end: a saved notebook is read in many.
 """

@@ -1,7 +1,7 @@
 """The state of a cluster at one moment.
 
 Called by:  api.session, jupyter.
-Imports:    nbray.observe, nbray.model.resources.
+Imports:    nbray.events.schema, nbray.observe, nbray.model.resources.
 Never:      asks again: it is a snapshot; fails over a fact that a daemon did not send.
 """
 
@@ -11,6 +11,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from nbray.events.schema import STATES, TASK
 from nbray.model.resources import CPU
 from nbray.observe.view import View
 from nbray.observe.wording import counted, headline, quantity, redis_origin, size
@@ -49,6 +50,7 @@ class ClusterStatus(View):
             ("workers", _counts(self._part("workers"), _WORKERS)),
             ("store", _store(self._part("store"))),
             ("tasks", _counts(self._part("tasks"), _TASKS)),
+            *(("function", text) for text in _functions(self._part("functions"))),
             ("leases", _counts(self._part("leases"), _LEASES)),
             ("redis", _redis(self._part("redis"))),
             ("events", f"{self._data['events_dropped']:,} dropped" if "events_dropped" in self._data else ""),
@@ -60,9 +62,10 @@ class ClusterStatus(View):
         return part if isinstance(part, dict) else {}
 
 
-# key in the message -> word that people see, in this order; other keys are shown as they are.
+# key in the message -> word that people see, in this order; the message holds more, for monitors.
 _WORKERS = {"starting": "starting", "idle": "idle", "leased": "busy", "blocked": "blocked"}
-_TASKS = {"submitted": "submitted", "running": "running", "finished": "finished", "failed": "failed"}
+_TASKS = {state: state for state in STATES[TASK]}
+_FUNCTIONS_SHOWN = 10
 _LEASES = {"granted": "granted", "queued": "queued"}
 
 #: Each node has one resource of this name, to be asked for by address; it says nothing to people.
@@ -70,8 +73,19 @@ _NODE_RESOURCE = "node:"
 
 
 def _counts(part: dict[str, Any], words: Mapping[str, str]) -> str:
-    keys = [key for key in words if key in part] + [key for key in part if key not in words]
-    return ", ".join(f"{part[key]:,} {words.get(key, key)}" for key in keys if isinstance(part[key], int))
+    return ", ".join(f"{part[key]:,} {word}" for key, word in words.items() if isinstance(part.get(key), int))
+
+
+def _functions(part: dict[str, Any]) -> list[str]:
+    """One text for each of the functions that were submitted most often."""
+    known = {name: counts for name, counts in part.items() if isinstance(counts, dict) and counts}
+    by_use = sorted(known, key=lambda name: (-known[name].get("submitted", 0), name))
+    return [f"{name}: {_counts(_ended(known[name]), _TASKS)}" for name in by_use[:_FUNCTIONS_SHOWN]]
+
+
+def _ended(counts: dict[str, Any]) -> dict[str, Any]:
+    # Here "running" counts starts, which says nothing beside the rest; zeros say less.
+    return {state: number for state, number in counts.items() if number and state != "running"}
 
 
 def _node(node: dict[str, Any]) -> str:

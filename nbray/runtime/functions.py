@@ -29,7 +29,7 @@ class Exports:
         Raises:
             SerializationError: it captured something that cannot be pickled; says what.
         """
-        pickled = serialize(function, root=name).to_bytes()
+        pickled = serialize(function, root=name, in_band=True).to_bytes()
         if len(pickled) > FUNCTION_WARN_BYTES:
             warnings.warn(
                 f"The code of {name} is {len(pickled) / 1e6:.0f} MB when pickled: it has captured data. "

@@ -18,14 +18,15 @@ Source: the leader/followers pattern, Schmidt et al., PLoP 2000.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import socket
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from nbray.model.errors import ProtocolError
 from nbray.runtime.guard import InterruptGuard
@@ -33,6 +34,7 @@ from nbray.transport.channel import Channel
 from nbray.wire.messages import Message
 
 _monotonic = time.monotonic
+logger = logging.getLogger("nbray")
 
 #: Bytes lie unread, or wait to be sent, for at most about this long while nobody waits.
 _STAND_BACK_S = 0.001
@@ -114,7 +116,11 @@ class Loop:
     # --- connections ---------------------------------------------------------------------------
 
     def add(
-        self, sock: socket.socket, name: str, on_message: Callable[[Message], None], on_closed: Callable[[], None]
+        self,
+        sock: socket.socket,
+        name: str,
+        on_message: Callable[[Message], None],
+        on_closed: Callable[[], None],
     ) -> Channel:
         """Serve a connected, non-blocking socket."""
         channel = Channel(sock, name, on_message, on_closed)
@@ -205,7 +211,7 @@ class Loop:
                     self._resign()
             else:
                 self._follow(waiter, deadline_s, is_main)
-        self._run_later()
+        self.run_later()
         return waiter.done
 
     def _lead_until(self, waiter: Waiter, deadline_s: float | None, is_main: bool) -> None:
@@ -232,7 +238,7 @@ class Loop:
             self.flush_dirty()
             due = self._deadline_s
         if self.later:
-            self._run_later()
+            self.run_later()
         if deadline_s is not None and (due is None or deadline_s < due):
             due = deadline_s
         return None if due is None else max(0.0, due - _monotonic())
@@ -284,7 +290,7 @@ class Loop:
             elif fd in self._acceptors:
                 self._accept(*self._acceptors[fd])
         if self.later:
-            self._run_later()
+            self.run_later()
 
     def _serve_channel(self, channel: Channel, mask: int) -> None:
         if mask & select.EPOLLOUT:
@@ -302,8 +308,7 @@ class Loop:
             alive = channel.read(messages)
         except ProtocolError as exc:
             alive = False
-            problem = str(exc)
-            self.later.append(lambda: print(f"nbray: closed {channel.name}: {problem}"))
+            self.later.append(partial(logger.error, "closed the connection to a %s: %s", channel.name, exc))
         with self.lock:
             for message in messages:
                 if channel.closed:
@@ -322,7 +327,7 @@ class Loop:
             with self.lock:
                 accept(sock)
 
-    def _run_later(self) -> None:
+    def run_later(self) -> None:
         while self.later:
             try:
                 work = self.later.popleft()
@@ -330,8 +335,8 @@ class Loop:
                 return
             try:
                 work()
-            except Exception:
-                traceback.print_exc()
+            except Exception:  # noqa: BLE001  # a listener's failure must not end the thread that reads
+                logger.exception("a listener failed")
 
     # --- the I/O thread ---------------------------------------------------------------------------------
 

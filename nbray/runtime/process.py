@@ -7,7 +7,6 @@ Never:      starts other processes (cluster does), decides scheduling (core does
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,8 +15,6 @@ from typing import Any
 
 from nbray.core.references import Entry
 from nbray.core.tasks import Task
-from nbray.events.ring import EventRing
-from nbray.events.schema import TASK
 from nbray.model import ids
 from nbray.model.errors import (
     ForkedProcessError,
@@ -30,8 +27,11 @@ from nbray.model.errors import (
 from nbray.model.limits import INLINE_MAX_BYTES
 from nbray.model.resources import Shape
 from nbray.runtime.context import TaskContext
+from nbray.runtime.log_order import LogOrder
 from nbray.runtime.loop import Loop, Waiter
 from nbray.runtime.objects import Objects
+from nbray.runtime.questions import Questions
+from nbray.runtime.recorder import Recorder
 from nbray.runtime.refs import ObjectRef
 from nbray.runtime.serialization import Serialized, serialize, serialize_args, set_reference_hooks
 from nbray.runtime.submitter import Submitter
@@ -40,7 +40,6 @@ from nbray.transport.channel import Channel
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
     CreateFailed,
-    EventBatch,
     GetStatus,
     LeaseGranted,
     LeaseInfeasible,
@@ -61,12 +60,7 @@ from nbray.wire.messages import (
 )
 
 _monotonic = time.monotonic
-_EVENTS_PERIOD_S = 0.25
-_EVENTS_PER_BATCH = 5_000
-_EVENTS_KEPT = 50_000
-#: A result is held back for at most this long until the lines its task printed have arrived.
-_LOG_WAIT_S = 0.05
-_REPLY_DEADLINE_S = 10.0
+_PROMOTION_RETRY_S = 0.1
 
 
 class Argument:
@@ -110,10 +104,12 @@ class Process:
         self.context = context
         self.address = OwnerAddress(welcome.node_id, welcome.node_incarnation, process_id, endpoint)
         self.loop = Loop(self._before_poll, self._after_batch, self._housekeeping)
-        self.events = EventRing(_EVENTS_KEPT)
+        self.recorder = Recorder(process_id, self.tell_daemon, self.loop.arm)
+        self.logs = LogOrder(self.loop, on_log)
+        self.questions = Questions(self.loop, self.tell_daemon)
         self.failure: NbrayError | None = None
         self.submitter = Submitter(
-            self.loop, self.address, job_id, self.tell_daemon, self._log_due, self._record_task
+            self.loop, self.address, job_id, self.tell_daemon, self.logs.due, self._record_task
         )
         self.objects = Objects(self.loop, process_id, self.tell_daemon, self.submitter.argument_ready)
         self.objects.mapping = mapping
@@ -121,15 +117,8 @@ class Process:
         self.submitter.node_cpus = welcome.resources.get("CPU", 0)
         self.on_blocking: Callable[[bool], None] | None = None  # set by workers: a task (un)blocks
         self._daemon: Channel | None = None
-        self._on_log = on_log
         self._on_warning = on_warning
         self._on_lost = on_lost
-        self._replies: dict[int, tuple[Waiter, list[Message]]] = {}
-        self._last_request = 0
-        self._logs_due: dict[bytes, int] = {}
-        self._logs_seen: dict[bytes, int] = {}
-        self._log_waiter: Waiter | None = None
-        self._events_due_s: float | None = None
         self._main = threading.main_thread().ident
 
     # --- life --------------------------------------------------------------------------------------
@@ -137,8 +126,8 @@ class Process:
     def attach(self, daemon: Channel) -> None:
         """The connection to the daemon is served by the loop now: become the current process."""
         self._daemon = daemon
-        ObjectRef.adopt = self._adopt  # type: ignore[assignment, method-assign]
-        ObjectRef.export = self._export  # type: ignore[assignment, method-assign]
+        ObjectRef.adopt = self._adopt
+        ObjectRef.export = self._export
         set_reference_hooks(ObjectRef, lambda ref: ref.__reduce__())
         self.loop.start()
 
@@ -146,7 +135,9 @@ class Process:
         """Close everything; waits end with an error."""
         with self.loop.lock:
             if self.failure is None:
-                self.failure = RayConnectionError("The session was shut down. Call nbray.init() to start another.")
+                self.failure = RayConnectionError(
+                    "The session was shut down. Call nbray.init() to start another."
+                )
             self.objects.fail_all(self.failure)
         ObjectRef.adopt = None
         ObjectRef.export = None
@@ -172,8 +163,7 @@ class Process:
         if self._on_lost is not None:
             self._on_lost()
         self.objects.fail_all(self.failure)
-        for waiter, _replies in self._replies.values():
-            waiter.complete()
+        self.questions.fail_all()
 
     def on_daemon_message(self, message: Message) -> None:
         """Lock held."""
@@ -181,24 +171,8 @@ class Process:
         if handler is not None:
             handler(self, message)
 
-    def _on_infeasible(self, message: LeaseInfeasible) -> None:
-        self._warn(message.text)
-
-    def _on_log_lines(self, message: LogLines) -> None:
-        if message.sequence:  # lines of C code have none
-            self._logs_seen[message.process_id] = message.sequence
-        if self._on_log is not None:
-            self.loop.later.append(partial(self._on_log, message))
-        if self._log_waiter is not None and not self._missing_logs():
-            self._log_waiter.complete()
-
-    def _on_reply(self, message: Status | ObjectsPinned) -> None:
-        waiting = self._replies.pop(message.request_id, None)
-        if waiting is not None:
-            waiting[1].append(message)
-            waiting[0].complete()
-
-    def _warn(self, text: str) -> None:
+    def warn(self, text: str) -> None:
+        """Tell people something, soon. Lock held."""
         if self._on_warning is not None:
             self.loop.later.append(partial(self._on_warning, text))
 
@@ -216,35 +190,11 @@ class Process:
         self.submitter.housekeeping(now_s)
         if self.objects.has_promotions_to_retry:
             self.objects.retry_promotions()
-            self.loop.arm(now_s + 0.1)
-        if self._events_due_s is not None:
-            if now_s >= self._events_due_s:
-                self._ship_events()
-            else:
-                self.loop.arm(self._events_due_s)
+            self.loop.arm(now_s + _PROMOTION_RETRY_S)
+        self.recorder.housekeeping(now_s)
 
     def _record_task(self, task: Task, state: str) -> None:
-        self.record_task(task.task_id, state, task.name, task.cell)
-
-    def record_task(self, task_id: bytes, state: str, name: str, cell: str) -> None:
-        """Note a change of state of a task, for monitors. Lock held."""
-        self.events.append((time.time_ns() // 1000, TASK, task_id, state, name, cell, None))
-        if self._events_due_s is None:
-            self._events_due_s = _monotonic() + _EVENTS_PERIOD_S
-            self.loop.arm(self._events_due_s)
-
-    def _ship_events(self) -> None:
-        self._events_due_s = None
-        rows, dropped = self.events.take(_EVENTS_PER_BATCH)
-        if rows or dropped:
-            self.tell_daemon(EventBatch(self.process_id, dropped, [list(row) for row in rows]))
-        if len(self.events):
-            self._events_due_s = _monotonic() + _EVENTS_PERIOD_S
-            self.loop.arm(self._events_due_s)
-
-    def _log_due(self, process_id: bytes, sequence: int) -> None:
-        if self._on_log is not None:
-            self._logs_due[process_id] = sequence
+        self.recorder.task(task.task_id, state, task.name, task.cell)
 
     # --- references ------------------------------------------------------------------------------------
 
@@ -267,6 +217,10 @@ class Process:
             raise self.failure
         if ref._home is not self.objects.home:
             raise StaleSessionError()
+
+    def _lost(self) -> NbrayError:
+        """Why there is no answer."""
+        return RayConnectionError() if self.failure is None else self.failure
 
     # --- submitting ----------------------------------------------------------------------------------
 
@@ -379,7 +333,7 @@ class Process:
                     ref = ObjectRef(object_id, self.process_id, self.objects.home)
                     self.objects.drain()
         if ref is None:
-            raise self.failure or RayConnectionError()
+            raise self._lost()
         return ref
 
     def get(self, refs: Sequence[ObjectRef], timeout_s: float | None) -> list[Any]:
@@ -393,8 +347,7 @@ class Process:
             self._wait(pending, waiter, timeout_s)
             if self.failure is not None:
                 raise self.failure
-        if self._logs_due:
-            self._wait_for_logs()
+        self.logs.settle()
         failed = next((entry for entry in entries if entry.failed), None)
         if failed is not None:
             self.objects.load(failed)
@@ -417,8 +370,7 @@ class Process:
             self._wait(pending, Waiter(missing), timeout_s)
             if self.failure is not None:
                 raise self.failure
-        if self._logs_due:
-            self._wait_for_logs()
+        self.logs.settle()
         ready: list[ObjectRef] = []
         rest: list[ObjectRef] = []
         for ref, entry in zip(refs, entries, strict=True):
@@ -453,23 +405,6 @@ class Process:
                     with self.loop.lock:
                         self.objects.forget_waiter(still, waiter)
 
-    def _missing_logs(self) -> bool:
-        return any(self._logs_seen.get(p, 0) < n for p, n in self._logs_due.items())
-
-    def _wait_for_logs(self) -> None:
-        """What a task printed comes before its result; bounded, since lines are not worth a hang."""
-        with self.loop.guard:
-            waiter = Waiter()
-            with self.loop.lock:
-                missing = self._missing_logs()
-                self._log_waiter = waiter if missing else None
-            if missing:
-                self.loop.wait(waiter, _monotonic() + _LOG_WAIT_S)
-            with self.loop.lock:
-                self._log_waiter = None
-                self._logs_due.clear()
-            self.loop._run_later()
-
     def _why(self, entry: Entry) -> str:
         """What an object that is not ready waits for, for the text of a timeout."""
         task = self.submitter.tasks.tasks.get(entry.object_id[: ids.TASK_ID_BYTES])
@@ -479,38 +414,28 @@ class Process:
 
     # --- asking the daemon -----------------------------------------------------------------------------
 
-    def request(self, make: Callable[[int], Message]) -> Message:
-        """Send a question with a request number and wait for its answer.
+    def ask(self, make: Callable[[int], Message]) -> Message:
+        """Ask the daemon something; see ``Questions.ask``.
 
         Raises:
             NbrayError: the session is lost, or no answer came within 10 s.
         """
-        if self.failure is not None:
-            raise self.failure
-        waiter, replies = Waiter(), list[Message]()
-        with self.loop.guard:
-            with self.loop.lock:
-                self._last_request += 1
-                number = self._last_request
-                self._replies[number] = (waiter, replies)
-                if self._events_due_s is not None:
-                    self._ship_events()
-                self.tell_daemon(make(number))
-            self.loop.wait(waiter, _monotonic() + _REPLY_DEADLINE_S)
-            with self.loop.lock:
-                self._replies.pop(number, None)
-        if not replies:
-            raise self.failure or RayTimeoutError(timeout_s=_REPLY_DEADLINE_S, why="The node daemon did not answer.")
-        return replies[0]
+        answer = None if self.failure is not None else self.questions.ask(make)
+        if answer is None:
+            raise self._lost()
+        return answer
 
     def status(self) -> dict[str, Any]:
-        reply = self.request(GetStatus)
+        """A snapshot of the node, plain data, with all that this process did until now."""
+        with self.loop.guard, self.loop.lock:
+            self.recorder.ship()
+        reply = self.ask(GetStatus)
         assert isinstance(reply, Status)
         return reply.data
 
     def pin(self, object_ids: list[bytes]) -> None:
         """Have the daemon keep these in place for this process, before it answers their task."""
-        self.request(lambda number: PinObjects(number, object_ids))
+        self.ask(lambda number: PinObjects(number, object_ids))
 
     def store_result(self, object_id: bytes, owner: bytes, packed: Serialized) -> Value:
         """A result on its way to its owner through the store.
@@ -521,7 +446,7 @@ class Process:
         with self.loop.guard:
             descriptor = self.objects.store(object_id, owner, packed)
         if descriptor is None:
-            raise self.failure or RayConnectionError()
+            raise self._lost()
         return descriptor
 
 
@@ -529,42 +454,12 @@ _HANDLERS: dict[type[Message], Callable[[Process, Any], None]] = {
     LeaseGranted: lambda p, m: p.submitter.on_granted(m),
     WorkerLost: lambda p, m: p.submitter.on_worker_lost(m),
     ReclaimLease: lambda p, m: p.submitter.on_reclaim(m.lease_id),
-    LeaseInfeasible: Process._on_infeasible,
+    LeaseInfeasible: lambda p, m: p.warn(m.text),
     ObjectCreated: lambda p, m: p.objects.on_created(m),
     CreateFailed: lambda p, m: p.objects.on_create_failed(m),
     ObjectReady: lambda p, m: p.objects.on_ready(m),
     ObjectGone: lambda p, m: p.objects.on_gone(m),
-    LogLines: Process._on_log_lines,
-    Status: Process._on_reply,
-    ObjectsPinned: Process._on_reply,
+    LogLines: lambda p, m: p.logs.arrived(m),
+    Status: lambda p, m: p.questions.answered(m),
+    ObjectsPinned: lambda p, m: p.questions.answered(m),
 }
-
-_current: Process | None = None
-
-
-def current() -> Process:
-    """The process's runtime.
-
-    Raises:
-        RayConnectionError: ``nbray.init`` was not called.
-    """
-    if _current is None:
-        raise RayConnectionError()
-    return _current
-
-
-def current_or_none() -> Process | None:
-    return _current
-
-
-def set_current(process: Process | None) -> None:
-    global _current
-    _current = process
-
-
-def _after_fork_in_child() -> None:
-    if _current is not None:
-        _current.abandon_in_child()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -36,7 +36,8 @@ class Home:
 class ObjectRef:
     """Names one object: the result of a task, or a value that was put.
 
-    Get its value with ``nbray.get``; pass it to a task to hand on the value. Equal references name the same object.
+    Get its value with ``nbray.get``; pass it to a task to hand on the value. Equal references name
+    the same object.
     """
 
     __slots__ = ("__weakref__", "_home", "_id", "_owner")
@@ -45,6 +46,7 @@ class ObjectRef:
     adopt: ClassVar[Callable[[bytes, bytes], ObjectRef] | None] = None
     #: Set by ``runtime.process``: notes that a reference leaves by pickle; returns (id, owner).
     export: ClassVar[Callable[[ObjectRef], tuple[bytes, bytes]] | None] = None
+
     def __init__(self, object_id: bytes, owner: bytes, home: Home) -> None:
         self._id = object_id
         self._owner = owner  # process ID of the owner

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from nbray.core import leases as lease_commands
 from nbray.core.leases import Command, Lease, LeasePool, LeaseState
@@ -105,7 +106,6 @@ class Submitter:
 
     def submit(self, task: Task) -> None:
         """Register a new task and send it on its way as far as it can go."""
-        entries = self.objects.table.entries
         missing = 0
         borrowed = []
         for object_id in task.holds:
@@ -121,14 +121,14 @@ class Submitter:
             self.objects.ask(borrowed)
         self._record(task, "submitted")
         if self.tasks.add(task, missing):
-            self._place(task, entries)
+            self._place(task)
 
     def argument_ready(self, task: Task) -> None:
         """One of the objects that a task waited for is there."""
         if self.tasks.argument_ready(task):
-            self._place(task, self.objects.table.entries)
+            self._place(task)
 
-    def _place(self, task: Task, entries: dict[bytes, object]) -> None:
+    def _place(self, task: Task) -> None:
         error = self._failed_dependency(task)
         if error is not None:
             self._finish(task, error, True)
@@ -159,7 +159,7 @@ class Submitter:
             elif type(command) is lease_commands.CancelRequest:
                 self._tell_daemon(CancelLease(command.lease.lease_id))
             elif type(command) is lease_commands.TakeBack:
-                self._send(command.lease, TakeBack(command.lease.lease_id, command.count))
+                self._send(command.lease, TakeBack(command.lease.lease_id, command.number))
         if commands:
             self._loop.arm(_monotonic() + _TICK_S)
 
@@ -190,13 +190,22 @@ class Submitter:
             link.functions.add(task.function_id)
             frames = encode(self.exports.messages[task.function_id])
         entries = self.objects.table.entries
-        dependencies = [entries[d].value for d in task.dependencies] if task.dependencies else []
+        # Ready, all of them, so none is None.
+        dependencies: list[Any] = [entries[d].value for d in task.dependencies] if task.dependencies else []
         frames += encode(
             RunTask(
-                task.task_id, task.attempt, task.function_id, task.name, task.num_returns, task.args,
-                dependencies, task.seal_results, task.depth, task.cell,
-            )  # type: ignore[arg-type]  # every dependency is ready here, so none is None
-        )  # fmt: skip
+                task.task_id,
+                task.attempt,
+                task.function_id,
+                task.name,
+                task.num_returns,
+                task.args,
+                dependencies,
+                task.seal_results,
+                task.depth,
+                task.cell,
+            )
+        )
         # An idle worker gets it at once; a busy one in the next batch, unless the thread that
         # leads is not this one and would not send it soon.
         self._loop.send(channel, frames, now=len(lease.inflight) == 1)
@@ -403,7 +412,9 @@ class Submitter:
             self._loop.arm(now_s + _TICK_S)
 
 
-def worker_error(name: str, task_id: bytes, attempt: int, max_attempts: int, cause: WorkerLost | None) -> RayWorkerError:
+def worker_error(
+    name: str, task_id: bytes, attempt: int, max_attempts: int, cause: WorkerLost | None
+) -> RayWorkerError:
     """The typed error for a task whose worker died."""
     return RayWorkerError(
         task_name=name,
@@ -412,7 +423,7 @@ def worker_error(name: str, task_id: bytes, attempt: int, max_attempts: int, cau
         max_attempts=max(attempt, max_attempts),
         node="local",
         pid=cause.pid if cause else 0,
-        exit_code=cause.exit_code if cause else None,
+        exit_code=cause.exit_code if cause else 0,
         term_signal=cause.term_signal if cause else 0,
         stderr_tail=cause.stderr_tail if cause else "",
     )

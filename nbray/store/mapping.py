@@ -85,7 +85,7 @@ class Mapping:
         Raises:
             ValueError: it lies outside the arena, or the mapping is closed.
         """
-        import numpy as np  # noqa: PLC0415  (100 ms, and not everybody who imports nbray reads arrays)
+        import numpy as np
 
         self._end(offset, length)
         array = np.frombuffer(self._readable, dtype=np.uint8, count=length, offset=offset)

@@ -20,7 +20,20 @@ _LARGE_READ_BYTES = 256 * 1024
 class Channel:
     """One connection. ``inbox`` bytes stay until ``commit``, so an interrupt loses no message."""
 
-    __slots__ = ("_cursor", "_read_bytes", "_sock", "closed", "dirty", "fd", "incoming", "name", "on_closed", "on_message", "outgoing", "wants_write")
+    __slots__ = (
+        "_cursor",
+        "_read_bytes",
+        "_sock",
+        "closed",
+        "dirty",
+        "fd",
+        "incoming",
+        "name",
+        "on_closed",
+        "on_message",
+        "outgoing",
+        "wants_write",
+    )
 
     def __init__(
         self,

@@ -75,7 +75,9 @@ def check_peer(sock: socket.socket) -> int:
     """
     pid, uid, _gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     if uid not in (os.getuid(), 0):
-        raise RayConnectionError(f"A process of user {uid} (pid {pid}) tried to talk to this session of user {os.getuid()}.")
+        raise RayConnectionError(
+            f"A process of user {uid} (pid {pid}) tried to talk to this session of user {os.getuid()}."
+        )
     return int(pid)
 
 

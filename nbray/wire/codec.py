@@ -60,7 +60,9 @@ def decode_buffer(buffer: bytearray, out: list[Message]) -> int:
     while end - at >= HEADER_BYTES:
         length, kind = _unpack_header(buffer, at)
         if length > FRAME_MAX_BYTES:
-            raise ProtocolError(f"A peer announced a frame of {length} bytes; the limit is {FRAME_MAX_BYTES}.")
+            raise ProtocolError(
+                f"A peer announced a frame of {length} bytes; the limit is {FRAME_MAX_BYTES}."
+            )
         start = at + HEADER_BYTES
         stop = start + length
         if stop > end:

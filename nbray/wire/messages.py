@@ -324,7 +324,8 @@ class DefineFunction(Message):
 
 class RunTask(Message):
     """One attempt of one task. ``args`` is a serialized ``(args, kwargs)``; top-level references
-    in it are markers that count into ``dependencies``."""
+    in it are markers that count into ``dependencies``.
+    """
 
     task_id: bytes
     attempt: int

@@ -7,6 +7,7 @@ Never:      runs two tasks at once, or answers a task whose argument views are n
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -17,13 +18,14 @@ from typing import Any
 
 from nbray.core.references import Entry
 from nbray.model import ids
+from nbray.model.errors import ObjectStoreFullError, SerializationError
 from nbray.model.limits import INLINE_MAX_BYTES
 from nbray.runtime.context import TaskContext
 from nbray.runtime.functions import Imports
 from nbray.runtime.loop import Waiter
 from nbray.runtime.process import Argument, Process
 from nbray.runtime.serialization import deserialize, serialize
-from nbray.runtime.task_errors import serialize_error
+from nbray.runtime.task_errors import serialize_error, serialize_system_error
 from nbray.transport.channel import Channel
 from nbray.transport.sockets import check_peer, tuned
 from nbray.wire.codec import encode
@@ -47,6 +49,7 @@ from nbray.wire.messages import (
 from nbray.worker.output import TaskStream
 
 _clock_ns = time.perf_counter_ns
+logger = logging.getLogger("nbray")
 #: Answers of tasks shorter than this may wait for the next one's, to leave together.
 _BATCH_TASK_US = 200
 _BATCH_NS = 500_000
@@ -125,8 +128,10 @@ class Executor:
         sys.path[:0] = [path for path in message.sys_path if path not in known]
         try:
             os.chdir(message.cwd)
-        except OSError:
-            self._process.loop.later.append(lambda: print(f"nbray: cannot enter {message.cwd}", file=sys.stderr))
+        except OSError as exc:
+            self._process.loop.later.append(
+                partial(logger.warning, "cannot enter the driver's folder: %s", exc)
+            )
 
     def _hand_back(self, link: OwnerLink, task_ids: list[bytes]) -> None:
         if link.channel is not None:
@@ -143,7 +148,7 @@ class Executor:
     # --- the main thread -----------------------------------------------------------------------------
 
     def run_forever(self) -> None:
-        sys.stdout, sys.stderr = self._streams  # type: ignore[assignment]  # our stand-ins for text files
+        sys.stdout, sys.stderr = self._streams
         while True:
             link, message = self._next()
             self._execute(link, message)
@@ -169,7 +174,7 @@ class Executor:
         self._running = (link, message)
         borrowed: list[Entry] = []
         with self._loop.lock:
-            process.record_task(message.task_id, "running", message.name, message.cell)
+            process.recorder.task(message.task_id, "running", message.name, message.cell)
         started_ns = _clock_ns()
         results, failed = self._attempt(link, message, borrowed)
         execution_us = (_clock_ns() - started_ns) // 1000
@@ -178,7 +183,9 @@ class Executor:
         if borrowed:
             self._release(borrowed)
         with self._loop.lock:
-            process.record_task(message.task_id, "failed" if failed else "finished", message.name, message.cell)
+            process.recorder.task(
+                message.task_id, "failed" if failed else "finished", message.name, message.cell
+            )
         self._running = None
         self._answer(link, message, results, failed, execution_us)
 
@@ -189,13 +196,23 @@ class Executor:
             args, kwargs = self._arguments(link, message, borrowed)
             value = function(*args, **kwargs)
             del args, kwargs
-            return self._results(link, message, value), False
         except SystemExit as exc:
             self._leave(exc)
             raise
-        except BaseException as exc:
-            error = serialize_error(exc, task_name=message.name, pid=os.getpid(), node="local")
-            return [error] * message.num_returns, True
+        except BaseException as exc:  # noqa: BLE001  # whatever user code raises is the task's result
+            return self._failure(message, exc)
+        try:
+            return self._results(link, message, value), False
+        except (SerializationError, ObjectStoreFullError) as exc:
+            # Ours, not the user's: they stand for themselves.
+            return [serialize_system_error(exc)] * message.num_returns, True
+        except BaseException as exc:  # noqa: BLE001  # whatever user code raises is the task's result
+            return self._failure(message, exc)
+
+    @staticmethod
+    def _failure(message: RunTask, exc: BaseException) -> tuple[list[Value], bool]:
+        error = serialize_error(exc, task_name=message.name, pid=os.getpid(), node="local")
+        return [error] * message.num_returns, True
 
     def _arguments(
         self, link: OwnerLink, message: RunTask, borrowed: list[Entry]
@@ -250,18 +267,24 @@ class Executor:
                 for entry in kept:
                     entry.pinned = True
 
-    def _answer(self, link: OwnerLink, message: RunTask, results: list[Value], failed: bool, execution_us: int) -> None:
+    def _answer(
+        self, link: OwnerLink, message: RunTask, results: list[Value], failed: bool, execution_us: int
+    ) -> None:
         log_sequence = 0
         if self._log_reported != self._log_sequence:
             log_sequence = self._log_reported = self._log_sequence
-        frame = encode(TaskDone(message.task_id, message.attempt, failed, results, execution_us, log_sequence))
+        frame = encode(
+            TaskDone(message.task_id, message.attempt, failed, results, execution_us, log_sequence)
+        )
         with self._loop.guard, self._loop.lock:
             if link.channel is None:
                 return
             now_ns = _clock_ns()
             if not link.channel.outgoing:
                 self._unsent_since_ns = now_ns
-            now = not self._inbox or execution_us > _BATCH_TASK_US or now_ns - self._unsent_since_ns > _BATCH_NS
+            now = (
+                not self._inbox or execution_us > _BATCH_TASK_US or now_ns - self._unsent_since_ns > _BATCH_NS
+            )
             self._loop.send(link.channel, frame, now=now)
 
     def _leave(self, exc: SystemExit) -> None:
@@ -302,7 +325,12 @@ class Executor:
             self._log_sequence += 1
             self._process.tell_daemon(
                 LogLines(
-                    self._process.process_id, os.getpid(), context.name, stream, self._log_sequence,
-                    context.cell, lines,
-                )  # fmt: skip
+                    self._process.process_id,
+                    os.getpid(),
+                    context.name,
+                    stream,
+                    self._log_sequence,
+                    context.cell,
+                    lines,
+                )
             )

@@ -24,7 +24,8 @@ from pathlib import Path
 from nbray.model.ids import PROCESS_ID_BYTES
 from nbray.model.limits import PROTOCOL_VERSION
 from nbray.runtime.context import TaskContext
-from nbray.runtime.process import Process, set_current
+from nbray.runtime.current import set_current
+from nbray.runtime.process import Process
 from nbray.store.mapping import Mapping
 from nbray.transport import linux
 from nbray.transport.sockets import listen, receive_with_descriptors, tuned
@@ -75,7 +76,12 @@ def _receive(control: socket.socket) -> tuple[Message | None, list[int]]:
 
 
 def _fork_twice(
-    control: socket.socket, message: ForkWorker, descriptors: list[int], daemon_pid: int, welcome: Welcome, mapping: Mapping
+    control: socket.socket,
+    message: ForkWorker,
+    descriptors: list[int],
+    daemon_pid: int,
+    welcome: Welcome,
+    mapping: Mapping,
 ) -> None:
     middle = os.fork()
     if middle == 0:
@@ -90,7 +96,12 @@ def _fork_twice(
 
 
 def _child(
-    control: socket.socket, message: ForkWorker, descriptors: list[int], daemon_pid: int, welcome: Welcome, mapping: Mapping
+    control: socket.socket,
+    message: ForkWorker,
+    descriptors: list[int],
+    daemon_pid: int,
+    welcome: Welcome,
+    mapping: Mapping,
 ) -> None:
     """Becomes a worker; never returns."""
     try:
@@ -108,7 +119,7 @@ def _child(
             sys.modules["numpy"].random.seed()
         os.environ.update(message.env)
         _serve(message, socket.socket(fileno=daemon_fd), welcome, mapping)
-    except BaseException:
+    except BaseException:  # noqa: BLE001  # a forked child must never return into the zygote
         import traceback
 
         traceback.print_exc(file=sys.__stderr__)

@@ -22,9 +22,10 @@ from nbray.core.scheduler import Scheduler
 from nbray.model.resources import Quantities, Shape, to_shape
 
 LIMIT = 2
-TOTAL: Quantities = {"CPU": 4, "GPU": 2}
+TOTAL: Quantities = {"CPU": 2, "GPU": 1}
+SMALL: Quantities = {"CPU": 1}
 SHAPES: list[Quantities] = [
-    {"CPU": 1}, {"CPU": 2}, {"CPU": 4}, {"CPU": 1, "GPU": 1}, {"GPU": 2}, {}, {"CPU": 5}, {"disk": 1},
+    SMALL, {"CPU": 2}, {"CPU": 2, "GPU": 1}, {"CPU": 1, "GPU": 1}, {"GPU": 1}, {}, {"CPU": 4}, {"disk": 1},
 ]  # fmt: skip
 OWNERS = ["one", "two", "three"]
 S = RequestState
@@ -133,6 +134,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         for other in self.among(S.QUEUED):
             same_kind = (other.depth, other.shape) == (lease.depth, lease.shape)
             assert not same_kind or other.arrival >= lease.arrival, "SC5: overtaken by its equal"
+            ahead = other.rank < lease.rank and self.fits(other)
+            assert not ahead or self.delayed_by(other), "not its turn"
         for other in self.delayed_by(lease):
             assert other.delayed < LIMIT or not self.comes_free(other), "SC5: passed over too often"
             other.delayed += 1
@@ -149,6 +152,18 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(owner=st.sampled_from(OWNERS), needs=st.sampled_from(SHAPES), depth=st.integers(0, 2))
     def request(self, owner: str, needs: Quantities, depth: int) -> None:
         self.request_as(f"{owner} {self.lives[owner]}".encode(), needs, depth, S.QUEUED)
+
+    @rule(owner=st.sampled_from(OWNERS), blocks=st.booleans())
+    def small_tasks_come_and_go(self, owner: str, blocks: bool) -> None:
+        """The load under which large requests starve, or wait for what a blocked worker keeps."""
+        self.request(owner, SMALL, 0)
+        for _ in self.among(S.ADMITTED):
+            self.grant(0)
+        running = self.among(S.GRANTED)
+        if running and blocks:
+            self.block(self.among(S.GRANTED, S.BLOCKED).index(running[0]))
+        elif running:
+            self.end(self.leases.index(running[0]))
 
     @precondition(lambda self: self.lives["two"] > 1)
     @rule()
@@ -175,6 +190,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.scheduler.cancel(lease.lease_id, self.out) is ends
         self.follow()
 
+    @precondition(lambda self: self.among(S.GRANTED))
     @rule(name=st.sampled_from(OWNERS))
     def lose_owner(self, name: str) -> None:
         owner = f"{name} {self.lives[name]}".encode()
@@ -259,17 +275,22 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def queued_requests_wait_for_a_reason(self) -> None:  # SC6
         for lease in self.among(S.QUEUED):
-            assert not self.fits(lease) or self.delayed_by(lease)
+            reserved = [other for other in self.delayed_by(lease) if self.comes_free(other)]
+            assert not self.fits(lease) or reserved
             assert lease.told or self.feasible(lease)
 
     def teardown(self) -> None:
         """All feasible requests are served as leases end; then all is free and nothing is kept."""
-        while waiting := [lease for lease in self.among(S.QUEUED) if self.feasible(lease)]:
+        for _ in self.leases:
+            waiting = [lease for lease in self.among(S.QUEUED) if self.feasible(lease)]
+            if not waiting:
+                break
             held = [lease for lease in self.leases if lease.holds]
             assert held, f"SC5: {waiting} wait for nothing"
             held[0].state = S.ENDED
             assert self.scheduler.ended(held[0].lease_id, self.out)
             self.follow()
+        assert not [lease for lease in self.among(S.QUEUED) if self.feasible(lease)]
         for lease in self.leases:
             lease.state = S.ENDED
             self.scheduler.ended(lease.lease_id, self.out)

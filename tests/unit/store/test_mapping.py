@@ -69,6 +69,13 @@ def test_the_release_is_told_once_when_the_array_goes(mapping: Mapping) -> None:
     assert mapping.views == 0
 
 
+def through_pickle(exporter: Any) -> Any:
+    """What a reader does: the buffers of a pickle are slices of the exporter."""
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(np.zeros(8), protocol=5, buffer_callback=buffers.append)
+    return pickle.loads(head, buffers=[memoryview(exporter)[:64]])
+
+
 DERIVED: dict[str, Callable[[Any], Any]] = {
     "slice": lambda a: a[10:20],
     "slice of a slice": lambda a: a[10:90][::2][3:],
@@ -83,15 +90,8 @@ DERIVED: dict[str, Callable[[Any], Any]] = {
     "masked": lambda a: np.ma.asarray(a[1:]),
     "iterator": lambda a: iter(a.reshape(10, 10)),
     "pickle buffer": lambda a: pickle.PickleBuffer(a[5:]),
-    "array from pickle 5 buffers": lambda a: through_pickle(a),
+    "array from pickle 5 buffers": through_pickle,
 }
-
-
-def through_pickle(exporter: Any) -> Any:
-    """What a reader does: the buffers of a pickle are slices of the exporter."""
-    buffers: list[pickle.PickleBuffer] = []
-    head = pickle.dumps(np.zeros(8), protocol=5, buffer_callback=buffers.append)
-    return pickle.loads(head, buffers=[memoryview(exporter)[:64]])
 
 
 @pytest.mark.parametrize("derive", DERIVED.values(), ids=DERIVED)

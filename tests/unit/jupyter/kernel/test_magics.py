@@ -101,6 +101,16 @@ def test_after_a_shutdown_other_settings_are_welcome(shell: InteractiveShell, fa
     assert repr(run(shell, "%ray_init --num-cpus 8")) == "nbray: 1 node, 8 CPUs"
 
 
+def test_a_session_that_was_lost_is_started_again(shell: InteractiveShell, fake: FakeSession) -> None:
+    first = run(shell, "%ray_init --num-cpus 4")
+    fake.lost = True
+
+    again = run(shell, "%ray_init --num-cpus 4")
+
+    assert again is not first
+    assert len(fake.asked) == 2
+
+
 def test_a_quiet_start_shows_nothing(shell: InteractiveShell, fake: FakeSession) -> None:
     assert run(shell, "%ray_init --quiet") is None
     assert len(fake.asked) == 1

@@ -1,0 +1,60 @@
+"""Questions to the daemon that wait for an answer.
+
+Called by:  runtime.process.
+Imports:    runtime.loop, wire.
+Never:      waits for ever: an answer has a deadline, and a lost daemon ends the wait.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from nbray.model.errors import RayTimeoutError
+from nbray.runtime.loop import Loop, Waiter
+from nbray.wire.messages import Message, ObjectsPinned, Status
+
+_DEADLINE_S = 10.0
+
+
+class Questions:
+    """Numbers questions and matches the answers."""
+
+    def __init__(self, loop: Loop, tell_daemon: Callable[[Message], None]) -> None:
+        self._loop = loop
+        self._tell_daemon = tell_daemon
+        self._open: dict[int, tuple[Waiter, list[Message]]] = {}
+        self._last_number = 0
+
+    def ask(self, make: Callable[[int], Message]) -> Message | None:
+        """Send what ``make`` builds around a number; None if the session was lost meanwhile.
+
+        Raises:
+            RayTimeoutError: no answer came within 10 s.
+        """
+        waiter = Waiter()
+        answers: list[Message] = []
+        with self._loop.guard:
+            with self._loop.lock:
+                self._last_number += 1
+                number = self._last_number
+                self._open[number] = (waiter, answers)
+                self._tell_daemon(make(number))
+            self._loop.wait(waiter, time.monotonic() + _DEADLINE_S)
+            with self._loop.lock:
+                self._open.pop(number, None)
+        if not answers and not waiter.done:
+            raise RayTimeoutError(timeout_s=_DEADLINE_S, why="The node daemon did not answer.")
+        return answers[0] if answers else None
+
+    def answered(self, message: Status | ObjectsPinned) -> None:
+        """Lock held."""
+        question = self._open.pop(message.request_id, None)
+        if question is not None:
+            question[1].append(message)
+            question[0].complete()
+
+    def fail_all(self) -> None:
+        """No answer will come. Lock held."""
+        for waiter, _answers in self._open.values():
+            waiter.complete()

@@ -1,0 +1,230 @@
+"""The store server while memory comes and goes and threads finish late (OB1, OB4, OB6).
+
+The arena is a set of pages. Nobody may be told of a page that is not in it, and at the end all is free.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+from collections.abc import Callable, Iterable
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from nbray.store.arena import Arena
+from nbray.store.server import StoreServer
+from nbray.wire.messages import (
+    AbortObject,
+    CreateFailed,
+    CreateObject,
+    Descriptor,
+    FreeObjects,
+    GetObjects,
+    Message,
+    ObjectCreated,
+    ObjectReady,
+    SealObject,
+    UnpinObjects,
+)
+
+PAGE = mmap.PAGESIZE
+MIB = 1024 * 1024
+CAPACITY = 6 * MIB
+OBJECTS = [bytes([65 + n]) * 20 for n in range(4)]
+OBJECT = st.sampled_from(OBJECTS)
+SEAT = st.integers(0, 2)
+SIZES = st.sampled_from([0, 100, 5000, 200_000, MIB, 2 * MIB + 5, 3 * MIB, 5 * MIB])
+OWNER = b"owner"
+
+
+class PaperArena(Arena):
+    """Keeps a list of the backed pages and has no memory."""
+
+    def __init__(self) -> None:
+        super().__init__(-1, CAPACITY)
+        self.backed: set[int] = set()
+
+    def back(self, start: int, end: int) -> None:
+        pages = set(range(start // PAGE, end // PAGE))
+        assert not pages & self.backed, "backed twice"
+        self.backed |= pages
+
+    def punch(self, start: int, end: int) -> None:
+        self.backed -= set(range(start // PAGE, end // PAGE))
+
+    def grow(self, ranges: Iterable[tuple[int, int]], available: Callable[[], int]) -> None:
+        wanted = list(ranges)
+        if sum(end - start for start, end in wanted) > available():
+            raise OSError(errno.ENOMEM, "no memory")
+        for start, end in wanted:
+            self.back(start, end)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """One owner, three writers and readers, a thread pool that finishes when it likes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arena = PaperArena()
+        self.limit = CAPACITY
+        self.jobs: list[tuple[Callable[[], object], Callable[[BaseException | None], None]]] = []
+        self.timers: list[Callable[[], None]] = []
+        self.born = 3
+        self.seats = [b"p0", b"p1", b"p2"]
+        self.asked: dict[tuple[bytes, bytes], int] = {}  # creations that wait for an answer
+        self.places: dict[int, Descriptor] = {}  # told to a writer, which may write there
+        self.writers: dict[int, bytes] = {}
+        self.sealed: set[int] = set()
+        self.views: list[tuple[bytes, Descriptor]] = []
+        self.refused = False
+        self.store = StoreServer(
+            b"N" * 16,
+            self.arena,
+            self.room,
+            self.send,
+            lambda work, done: self.jobs.append((work, done)),
+            lambda delay_s, callback: self.timers.append(callback),
+        )
+
+    def room(self) -> int:
+        return max(0, self.limit - len(self.arena.backed) * PAGE)
+
+    def send(self, process: bytes, message: Message) -> None:
+        assert process == OWNER or process in self.seats, "told a dead process"
+        if isinstance(message, ObjectCreated):
+            place = message.descriptor
+            assert self.asked.pop((process, place.object_id)) == place.size_bytes
+            self.check_backed(place)
+            for other in [*self.places.values(), *(view for _, view in self.views)]:
+                apart = (
+                    place.offset + place.size_bytes <= other.offset
+                    or other.offset + other.size_bytes <= place.offset
+                )
+                assert apart, "handed out while others write or read there"
+            self.places[place.generation] = place
+            self.writers[place.generation] = process
+        elif isinstance(message, CreateFailed):
+            if message.reason == "exists":
+                self.refused = True
+            else:
+                del self.asked[process, message.object_id]
+        elif isinstance(message, ObjectReady):
+            self.check_backed(message.descriptor)
+            assert message.descriptor.generation in self.sealed
+            self.views.append((process, message.descriptor))
+
+    def check_backed(self, place: Descriptor) -> None:
+        pages = range(place.offset // PAGE, -(-(place.offset + place.size_bytes) // PAGE))
+        assert self.arena.backed.issuperset(pages), "told of pages that have no memory"
+
+    @rule(seat=SEAT, object_id=OBJECT, size=SIZES)
+    def create(self, seat: int, object_id: bytes, size: int) -> None:
+        key = self.seats[seat], object_id
+        repeated = key in self.asked
+        self.asked.setdefault(key, size)
+        self.refused = False
+        self.store.handle(self.seats[seat], CreateObject(object_id, OWNER, size))
+        if repeated:
+            assert self.refused, "two creations of one object by one writer"
+        elif self.refused:
+            del self.asked[key]
+
+    @rule(pick=st.integers(0, 20), seal=st.booleans())
+    def end_writing(self, pick: int, seal: bool) -> None:
+        if not self.places:
+            return
+        generation = sorted(self.places)[pick % len(self.places)]
+        place = self.places.pop(generation)
+        writer = self.writers.pop(generation)
+        if seal:
+            self.sealed.add(generation)
+        message = SealObject(place.object_id) if seal else AbortObject(place.object_id)
+        self.store.handle(writer, message)
+
+    @rule(seat=SEAT, object_id=OBJECT)
+    def abort_what_was_not_answered(self, seat: int, object_id: bytes) -> None:
+        if self.asked.pop((self.seats[seat], object_id), None) is not None:
+            self.store.handle(self.seats[seat], AbortObject(object_id))
+
+    @rule(object_id=OBJECT)
+    def free(self, object_id: bytes) -> None:
+        self.store.handle(OWNER, FreeObjects([object_id]))
+
+    @rule(seat=SEAT, object_id=OBJECT)
+    def get(self, seat: int, object_id: bytes) -> None:
+        self.store.handle(self.seats[seat], GetObjects([(object_id, OWNER)]))
+
+    @rule(pick=st.integers(0, 20))
+    def drop_view(self, pick: int) -> None:
+        if self.views:
+            process, place = self.views.pop(pick % len(self.views))
+            self.store.handle(process, UnpinObjects([place.object_id]))
+
+    @precondition(lambda self: self.jobs)
+    @rule(pick=st.integers(0, 9))
+    def finish_backing(self, pick: int) -> None:
+        work, done = self.jobs.pop(pick % len(self.jobs))
+        error: BaseException | None = None
+        try:
+            work()
+        except OSError as caught:
+            error = caught
+        done(error)
+
+    @rule()
+    def pass_time(self) -> None:
+        timers, self.timers = self.timers, []
+        for callback in timers:
+            callback()
+
+    @rule(limit=st.sampled_from([0, MIB, 4 * MIB, CAPACITY]))
+    def squeeze(self, limit: int) -> None:
+        self.limit = limit
+
+    @rule(size=st.integers(0, CAPACITY))
+    def cool(self, size: int) -> None:
+        self.store.cool(size)
+
+    @rule(seat=SEAT)
+    def lose(self, seat: int) -> None:
+        process = self.seats[seat]
+        self.born += 1
+        self.seats[seat] = f"p{self.born}".encode()
+        self.asked = {key: size for key, size in self.asked.items() if key[0] != process}
+        for generation in [g for g, writer in self.writers.items() if writer == process]:
+            del self.writers[generation], self.places[generation]
+        self.views = [view for view in self.views if view[0] != process]
+        self.store.process_lost(process)
+        self.store.handle(process, CreateObject(OBJECTS[0], OWNER, 100))
+
+    @invariant()
+    def books_match_the_arena(self) -> None:
+        stats = self.store.stats()
+        assert stats["backed_bytes"] == len(self.arena.backed) * PAGE
+        assert stats["creations_backing"] == len(self.jobs)
+        for place in [*self.places.values(), *(view for _, view in self.views)]:
+            self.check_backed(place)
+
+    def teardown(self) -> None:
+        self.limit = CAPACITY
+        self.pass_time()
+        while self.jobs:
+            self.finish_backing(0)
+        assert not self.asked, "a creation was never answered"
+        for object_id in OBJECTS:
+            self.free(object_id)
+        for seat in range(3):
+            self.lose(seat)
+        assert self.store.stats()["used_bytes"] == 0
+        assert self.store.stats()["objects"] == 0
+        self.store.cool(CAPACITY)
+        assert not self.arena.backed
+
+
+TestStoreMachine = pytest.mark.stateful(StoreMachine.TestCase)
+TestStoreMachine.settings = settings(
+    max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
