@@ -97,8 +97,8 @@ def init(
         cluster.process.context.cell = _session.cell
         settings = {
             "num_cpus": num_cpus, "resources": dict(resources) if resources else None,
-            "object_store_memory": object_store_memory, "log_to_driver": log_to_driver, "namespace": namespace,
-            "address": None,
+            "object_store_memory": object_store_memory, "log_to_driver": log_to_driver,
+            "namespace": namespace, "address": None,
         }  # fmt: skip
         _session.cluster, _session.info = cluster, _describe(cluster, settings)
         return _session.info
@@ -227,4 +227,11 @@ def _at_exit() -> None:
         return
 
 
+def _after_fork_in_child() -> None:
+    _session.lock = threading.Lock()  # a thread that held it is not in this process
+    if _session.cluster is not None:
+        _session.cluster.session.abandon()
+
+
 atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -102,7 +102,7 @@ class RemoteFunction:
         if all(p.kind is _PLAIN for p in parameters):
             self._plain_range = (sum(p.default is _EMPTY for p in parameters), len(parameters))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102  # its docstring is the function's
         raise TypeError(
             f"Remote function {self._name} cannot be called directly. "
             f"Use {self._name}.remote(...) to run it as a task."

@@ -36,9 +36,12 @@ class SessionDir:
         self.path.chmod(0o700)
         (self.path / "logs").mkdir(mode=0o700)
         self.token = secrets.token_bytes(32)
-        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # It gets its name when it is locked: between, another driver's ``remove_stale`` would find it free.
+        unnamed = self.path / "lock.new"
+        self._lock = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         os.fchmod(self._lock, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_SH)
+        unnamed.rename(self.path / "lock")
         self._write_token()
 
     def _write_token(self) -> None:
@@ -50,10 +53,14 @@ class SessionDir:
 
     def release(self) -> None:
         """Give the lock up, and remove what the daemon left."""
+        self.abandon()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def abandon(self) -> None:
+        """Give the lock up and leave the rest: a forked child must not keep a dead session's directory."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def _parent(chosen: str | None) -> Path:

@@ -9,8 +9,10 @@ The order matters for start-up time: Redis and the zygote boot while this proces
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -41,8 +43,14 @@ def main() -> None:
     try:
         _run(driver, start)
     except NbrayError as exc:
-        send_with_descriptors(driver, encode(StartFailed(type(exc).__name__, str(exc))), [])
+        with contextlib.suppress(ConnectionError):
+            send_with_descriptors(driver, encode(StartFailed(type(exc).__name__, str(exc))), [])
+    except ConnectionError:  # the launcher went away before it had our greeting
+        pass
+    finally:
         linux.kill_all_descendants()
+        if os.getppid() != start.driver_pid:  # it cannot tidy up after us any more
+            shutil.rmtree(start.session_dir, ignore_errors=True)
 
 
 def _receive_start(driver: socket.socket) -> StartNode | None:

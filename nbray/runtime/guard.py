@@ -17,6 +17,7 @@ from __future__ import annotations
 # The C module: ``signal.getsignal`` wraps its result in an enum, which takes 1.5 us a call.
 import _signal  # type: ignore[import-not-found]  # it has no stub
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -53,8 +54,18 @@ class InterruptGuard:
         if _get_ident() == self._main:
             self._depth -= 1
             if self.pending and not self._depth:
-                self.pending = False
-                self._previous(_SIGINT, None)
+                self.deliver()
+
+    def deliver(self) -> bool:
+        """Run the handler now for an interrupt that came inside; whoever calls can bear that it raises.
+
+        True if there was one and the handler returned: then the user wants the work to go on.
+        """
+        if not self.pending or _get_ident() != self._main:
+            return False
+        self.pending = False
+        self._previous(_SIGINT, sys._getframe(1))
+        return True
 
     def _install(self) -> None:
         current = _getsignal(_SIGINT)
@@ -67,7 +78,16 @@ class InterruptGuard:
             self.pending = True
             self._wake()
         else:
+            self.pending = False  # the same one, if it was about to be raised on the way out
             self._previous(signum, frame)
+
+    def abandon(self) -> None:
+        """In a forked child: interrupts are its own business, whatever the parent was in the middle of."""
+        self._main = None
+        self.pending = False
+        self._depth = 0
+        if _getsignal(_SIGINT) is self._handler:
+            _signal.signal(_SIGINT, self._previous)
 
     def remove(self) -> None:
         """Give the handler back, at shutdown."""

@@ -335,7 +335,7 @@ class Loop:
                 return
             try:
                 work()
-            except Exception:  # noqa: BLE001  # a listener's failure must not end the thread that reads
+            except Exception:  # a listener's failure must not end the thread that reads
                 logger.exception("a listener failed")
 
     # --- the I/O thread ---------------------------------------------------------------------------------
@@ -405,6 +405,8 @@ class Loop:
     def abandon(self) -> None:
         """In a forked child: close our copies of the descriptors without a word to anybody."""
         self.closing = True
+        self.lock = threading.Lock()  # a thread that held it is not in this process
+        self.guard.abandon()
         for channel in self._channels.values():
             channel.close()
         for listener, _accept in self._acceptors.values():

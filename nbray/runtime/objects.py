@@ -231,9 +231,10 @@ class Objects:
 
     def _open_view(self, object_id: bytes, base: int, offset: int, length: int) -> Any:
         assert self.mapping is not None
-        with self._loop.lock:
-            self.table.open_view(object_id)
-        return self.mapping.exporter(base + offset, length, partial(self._close_view, object_id))
+        with self._loop.guard:
+            with self._loop.lock:
+                self.table.open_view(object_id)
+            return self.mapping.exporter(base + offset, length, partial(self._close_view, object_id))
 
     def _close_view(self, object_id: bytes) -> None:
         # Runs inside garbage collection, maybe under our own lock: append and wake, nothing else.
@@ -245,7 +246,7 @@ class Objects:
     def store(self, object_id: bytes, owner: bytes, serialized: Serialized) -> Descriptor | None:
         """Copy a value into the store and seal it; call it inside the guard.
 
-        None if Ctrl-C came first (the guard raises it on the way out); nothing is left then.
+        None if the session ended first. Nothing is left if Ctrl-C is raised here.
 
         Raises:
             ObjectStoreFullError: no room in the store, or no memory in the machine or cgroup.
@@ -255,11 +256,14 @@ class Objects:
             self._creations[object_id] = creation
             self._tell_daemon(CreateObject(object_id, owner, serialized.size_bytes))
         assert creation.waiter is not None
-        done = self._loop.wait(creation.waiter)
+        try:
+            while not self._loop.wait(creation.waiter) and self._loop.guard.deliver():
+                pass  # a handler of the user's own that returns lets it go on
+        except BaseException:
+            with self._loop.lock:
+                self._abandon(object_id, creation)
+            raise
         with self._loop.lock:
-            if not done:
-                creation.waiter = None
-                return None
             self._creations.pop(object_id, None)
         if creation.failure is not None:
             raise _full(creation.failure, serialized.size_bytes)
@@ -270,6 +274,13 @@ class Objects:
         with self._loop.lock:
             self._tell_daemon(SealObject(object_id))
         return descriptor
+
+    def _abandon(self, object_id: bytes, creation: Creation) -> None:
+        """Nobody wants it any more: abort it, now or when its space comes. Lock held."""
+        creation.waiter = None
+        if creation.descriptor is not None:
+            self._creations.pop(object_id, None)
+            self._tell_daemon(AbortObject(object_id))
 
     def _write(self, descriptor: Descriptor, serialized: Serialized) -> None:
         assert self.mapping is not None
@@ -313,7 +324,7 @@ class Objects:
         creation = self._creations.pop(message.object_id, None)
         if creation is None:
             return
-        if creation.promoted is not None:
+        if creation.promoted is not None and message.reason != "exists":
             # Somebody may wait for it: try again until there is room (housekeeping).
             self._to_promote.append(message.object_id)
         elif creation.waiter is not None:

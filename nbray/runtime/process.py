@@ -148,7 +148,10 @@ class Process:
         self.failure = ForkedProcessError()
         ObjectRef.adopt = None
         ObjectRef.export = None
+        self._daemon = None
         self.loop.abandon()
+        if self.objects.mapping is not None:
+            self.objects.mapping.close()  # else the session's memory would live as long as this child
 
     def tell_daemon(self, message: Message) -> None:
         """Send to the daemon. Lock held."""
@@ -199,12 +202,12 @@ class Process:
     # --- references ------------------------------------------------------------------------------------
 
     def _adopt(self, object_id: bytes, owner: bytes) -> ObjectRef:
-        with self.loop.lock:
+        with self.loop.guard, self.loop.lock:
             return self.objects.adopt(object_id, owner)
 
     def _export(self, ref: ObjectRef) -> tuple[bytes, bytes]:
         self._check(ref)
-        with self.loop.lock:
+        with self.loop.guard, self.loop.lock:
             if self.objects.escape(ref._id):
                 task = self.submitter.tasks.tasks.get(ref._id[: ids.TASK_ID_BYTES])
                 if task is not None:
@@ -267,7 +270,7 @@ class Process:
                 stored = ids.put_id(context.scope, context.next_number())
                 descriptor = self.objects.store(stored, self.process_id, packed)
                 if descriptor is None:
-                    return []  # interrupted or lost: the guard, or the next call, raises
+                    raise self._lost()
                 packed_args = descriptor
             task_id = ids.task_id(context.scope, context.next_number())
             task = Task(
@@ -397,7 +400,8 @@ class Process:
             if is_task and on_blocking is not None:
                 on_blocking(True)
             try:
-                self.loop.wait(waiter, deadline_s)
+                while not self.loop.wait(waiter, deadline_s) and self.loop.guard.deliver():
+                    pass  # a handler of the user's own that returns lets the wait go on
             finally:
                 if is_task and on_blocking is not None:
                     on_blocking(False)

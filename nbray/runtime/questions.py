@@ -40,9 +40,13 @@ class Questions:
                 number = self._last_number
                 self._open[number] = (waiter, answers)
                 self._tell_daemon(make(number))
-            self._loop.wait(waiter, time.monotonic() + _DEADLINE_S)
-            with self._loop.lock:
-                self._open.pop(number, None)
+            deadline_s = time.monotonic() + _DEADLINE_S
+            try:
+                while not self._loop.wait(waiter, deadline_s) and self._loop.guard.deliver():
+                    pass  # a handler of the user's own that returns lets it go on
+            finally:
+                with self._loop.lock:
+                    self._open.pop(number, None)
         if not answers and not waiter.done:
             raise RayTimeoutError(timeout_s=_DEADLINE_S, why="The node daemon did not answer.")
         return answers[0] if answers else None

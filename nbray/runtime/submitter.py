@@ -239,6 +239,10 @@ class Submitter:
         if message.log_sequence:
             self._log_due(link.process_id, message.log_sequence)
         self.tasks.over(task, TaskEvent.ANSWERED)
+        if message.failed and task.num_returns > 1:
+            # Some results may have been stored before another failed.
+            ids = [result_id(task.task_id, index) for index in range(task.num_returns)]
+            self._tell_daemon(FreeObjects(ids))
         deliver = self.objects.deliver
         for index, value in enumerate(message.results):
             deliver(result_id(task.task_id, index), value, message.failed)

@@ -24,7 +24,7 @@ from nbray.runtime.context import TaskContext
 from nbray.runtime.functions import Imports
 from nbray.runtime.loop import Waiter
 from nbray.runtime.process import Argument, Process
-from nbray.runtime.serialization import deserialize, serialize
+from nbray.runtime.serialization import Serialized, deserialize, serialize
 from nbray.runtime.task_errors import serialize_error, serialize_system_error
 from nbray.transport.channel import Channel
 from nbray.transport.sockets import check_peer, tuned
@@ -237,7 +237,7 @@ class Executor:
     def _results(self, link: OwnerLink, message: RunTask, value: Any) -> list[Value]:
         count = message.num_returns
         if count == 1:
-            return [self._pack(link, message, 0, value)]
+            return [self._pack(link, message, 0, serialize(value, root="result"))]
         if count == 0:
             return []
         if not isinstance(value, (tuple, list)) or len(value) != count:
@@ -246,10 +246,11 @@ class Executor:
                 f"Task {message.name} was declared with num_returns={count} but returned {got}. "
                 f"Return a tuple of {count} values, or change num_returns."
             )
-        return [self._pack(link, message, index, item) for index, item in enumerate(value)]
+        # All are pickled before the first is stored: a failure leaves nothing in the store.
+        packed = [serialize(item, root=f"result[{index}]") for index, item in enumerate(value)]
+        return [self._pack(link, message, index, item) for index, item in enumerate(packed)]
 
-    def _pack(self, link: OwnerLink, message: RunTask, index: int, value: Any) -> Value:
-        packed = serialize(value, root="result")
+    def _pack(self, link: OwnerLink, message: RunTask, index: int, packed: Serialized) -> Value:
         if packed.size_bytes <= INLINE_MAX_BYTES and not message.seal_results:
             return packed.to_bytes()
         return self._process.store_result(ids.result_id(message.task_id, index), link.owner_id, packed)

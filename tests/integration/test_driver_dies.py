@@ -93,7 +93,7 @@ def memory_of(running: Driver) -> str:
 
 def assert_all_gone(session_dir: str, before: list[procfs.Process], inode: str) -> None:
     with contextlib.suppress(AssertionError):
-        until(lambda: is_stopped(session_dir, before), "all gone", within_s=GONE_S)
+        until(lambda: is_stopped(session_dir, before), "all gone", deadline_s=GONE_S)
     assert is_stopped(session_dir, before), remains(session_dir, before)
     assert memory_holders(inode) == []
 
@@ -146,7 +146,7 @@ def test_kill_9_of_a_driver_that_starts_leaves_nothing(folder: Path, after_ms: i
     with driver(script, env={"NBRAY_TEST_START": mark}) as running:
         assert running.ended() == -signal.SIGKILL
 
-        until(lambda: not procfs.marked("NBRAY_TEST_START", mark), "no process is left", within_s=GONE_S)
+        until(lambda: not procfs.marked("NBRAY_TEST_START", mark), "no process is left", deadline_s=GONE_S)
         remove_stale(folder)  # as the next init does: it may have been killed before there was a daemon
         assert list(folder.iterdir()) == []
 

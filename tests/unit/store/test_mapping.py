@@ -49,6 +49,15 @@ def test_what_one_process_writes_another_reads() -> None:
     reader.close()
 
 
+def test_sealed_bytes_can_be_looked_at_without_a_view_that_holds_a_pin(mapping: Mapping) -> None:
+    fill(mapping, 64, b"header")
+
+    with mapping.readable(place(64, 6)) as view:
+        assert view.readonly
+        assert bytes(view) == b"header"
+    assert mapping.views == 0
+
+
 def test_a_view_ends_where_the_object_ends(mapping: Mapping) -> None:
     fill(mapping, 64, bytes(range(100)))
 
