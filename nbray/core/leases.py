@@ -279,6 +279,8 @@ class LeasePool:
             self._give_back(lease, out)
         elif len(lease.inflight) > 1:
             self._take_back(lease, out)
+        # While it was open it stood for a request; without one, the queue would wait for ever.
+        self._ask(self.shapes[lease.shape], out)
 
     def lost(self, lease: Lease) -> list[Task]:
         """Its worker is gone. Returns the tasks it had, the one that ran first; all still PUSHED."""

@@ -92,7 +92,7 @@ class NodeDaemon:
         self._scheduler = Scheduler(start.resources)
         self._pool = WorkerPool(target_idle=min(cpus, _PRESTARTED_MAX), cap=cap)
         self._events = EventLog()
-        self._log_lines_dropped = 0
+        self._told_stuck = False
         self.workers = Workers(
             self._session_dir, self._on_message, self._on_worker_exit, self._on_worker_lines,
             lambda: {control.redis_pid},
@@ -284,6 +284,18 @@ class NodeDaemon:
             self._pool.blocked(peer.process_id)
             self._scheduler.blocked(message.lease_id, commands)
             self._perform(commands)
+            self._tell_if_stuck()
+
+    def _tell_if_stuck(self) -> None:
+        """No silent hang: nested tasks that wait for each other may need more processes than there may be."""
+        pool = self._pool.snapshot()
+        if pool["waiting_leases"] and pool["blocked"] >= pool["cap"] and not self._told_stuck:
+            self._told_stuck = True
+            self._tell_people(
+                f"nbray: all {pool['blocked']} worker processes wait for tasks that they started, and no more "
+                "processes may be made: this will not end by itself. Nest less deeply, or give init() more "
+                "num_cpus (5 processes for each, and 16)."
+            )
 
     def _on_unblocked(self, peer: Peer, message: Unblocked) -> None:
         if self._pool.serves(peer.process_id) == message.lease_id:

@@ -28,6 +28,24 @@ _get_ident = threading.get_ident
 _SIGINT = int(signal.SIGINT)
 
 
+class DeferringHandler:
+    """SIGINT's handler while a session runs. It remembers what it was put on top of.
+
+    One per installation: code that swaps handlers and swaps them back (debuggers do) brings back an
+    earlier one of ours, and with it the handler that was the user's at that time.
+    """
+
+    __slots__ = ("guard", "previous")
+
+    def __init__(self, guard: InterruptGuard, previous: Callable[[int, FrameType | None], Any]) -> None:
+        self.guard = guard
+        self.previous = previous
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        if not self.guard.defers():
+            self.previous(signum, frame)
+
+
 class InterruptGuard:
     """A re-entrant context manager; does nothing outside the main thread.
 
@@ -40,8 +58,7 @@ class InterruptGuard:
         self._wake = wake
         self._depth = 0
         self._main = threading.main_thread().ident
-        self._previous: Any = None
-        self._handler = self._on_sigint  # one bound method, so that identity can be compared
+        self._handler: DeferringHandler | None = None
 
     def __enter__(self) -> None:
         if _get_ident() == self._main:
@@ -57,39 +74,33 @@ class InterruptGuard:
                 self.deliver()
 
     def deliver(self) -> bool:
-        """Run the handler now for an interrupt that came inside; whoever calls can bear that it raises.
+        """Run the user's handler now for an interrupt that came inside; the caller can bear that it raises.
 
         True if there was one and the handler returned: then the user wants the work to go on.
         """
-        if not self.pending or _get_ident() != self._main:
+        if not self.pending or _get_ident() != self._main or self._handler is None:
             return False
         self.pending = False
-        self._previous(_SIGINT, sys._getframe(1))
+        self._handler.previous(_SIGINT, sys._getframe(1))
         return True
+
+    def defers(self) -> bool:
+        """An interrupt came: keep it for later if somebody is inside. Called in the signal handler."""
+        self.pending = bool(self._depth)  # outside: the same one, if it was about to be delivered on exit
+        if self.pending:
+            self._wake()
+        return self.pending
 
     def _install(self) -> None:
         current = _getsignal(_SIGINT)
-        if callable(current) and not self._depth:  # ignored or default action: theirs to decide
-            self._previous = current
+        if isinstance(current, DeferringHandler) and current.guard is self:
+            self._handler = current
+        elif callable(current) and not self._depth:  # ignored or default action: theirs to decide
+            self._handler = DeferringHandler(self, current)
             _signal.signal(_SIGINT, self._handler)
-
-    def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
-        if self._depth:
-            self.pending = True
-            self._wake()
-        else:
-            self.pending = False  # the same one, if it was about to be raised on the way out
-            self._previous(signum, frame)
-
-    def abandon(self) -> None:
-        """In a forked child: interrupts are its own business, whatever the parent was in the middle of."""
-        self._main = None
-        self.pending = False
-        self._depth = 0
-        if _getsignal(_SIGINT) is self._handler:
-            _signal.signal(_SIGINT, self._previous)
 
     def remove(self) -> None:
         """Give the handler back, at shutdown."""
-        if _get_ident() == self._main and _getsignal(_SIGINT) is self._handler:
-            _signal.signal(_SIGINT, self._previous)
+        current = _getsignal(_SIGINT)
+        if _get_ident() == self._main and isinstance(current, DeferringHandler) and current.guard is self:
+            _signal.signal(_SIGINT, current.previous)

@@ -7,6 +7,7 @@ Never:      starts other processes (cluster does), decides scheduling (core does
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -61,6 +62,8 @@ from nbray.wire.messages import (
 
 _monotonic = time.monotonic
 _PROMOTION_RETRY_S = 0.1
+#: A thread that submits in a loop reads answers itself every so many tasks.
+_GLANCE_EVERY = 32
 
 
 class Argument:
@@ -117,6 +120,7 @@ class Process:
         self.submitter.node_cpus = welcome.resources.get("CPU", 0)
         self.on_blocking: Callable[[bool], None] | None = None  # set by workers: a task (un)blocks
         self._daemon: Channel | None = None
+        self._submitted = 0
         self._on_warning = on_warning
         self._on_lost = on_lost
         self._main = threading.main_thread().ident
@@ -217,13 +221,13 @@ class Process:
     def _check(self, ref: ObjectRef) -> None:
         """Raises: NbrayError if the session is lost, or the reference is another session's."""
         if self.failure is not None:
-            raise self.failure
+            raise self._lost()
         if ref._home is not self.objects.home:
             raise StaleSessionError()
 
     def _lost(self) -> NbrayError:
-        """Why there is no answer."""
-        return RayConnectionError() if self.failure is None else self.failure
+        """Why there is no answer. A new one each time: a raised exception keeps the frames it went through."""
+        return RayConnectionError() if self.failure is None else copy.copy(self.failure)
 
     # --- submitting ----------------------------------------------------------------------------------
 
@@ -254,7 +258,7 @@ class Process:
             ObjectStoreFullError: large arguments found no room.
         """
         if self.failure is not None:
-            raise self.failure
+            raise self._lost()
         dependencies: list[ObjectRef] = []
         if ObjectRef in map(type, args) or (kwargs and ObjectRef in map(type, kwargs.values())):
             args, kwargs = self._mark(args, kwargs, dependencies)
@@ -288,6 +292,9 @@ class Process:
                 self.objects.drain()
                 if self.loop.is_led():
                     self.loop.flush_dirty()
+            self._submitted += 1
+            if not self._submitted % _GLANCE_EVERY:
+                self.loop.glance()
         return refs
 
     def _mark(
@@ -319,7 +326,7 @@ class Process:
     def put(self, value: Any) -> ObjectRef:
         """Store a value; see ``nbray.put``."""
         if self.failure is not None:
-            raise self.failure
+            raise self._lost()
         packed = serialize(value, root="value")
         context = self.context
         object_id = ids.put_id(context.scope, context.next_number())
@@ -349,7 +356,7 @@ class Process:
             waiter = Waiter(len(pending), stop_on_failure=True)
             self._wait(pending, waiter, timeout_s)
             if self.failure is not None:
-                raise self.failure
+                raise self._lost()
         self.logs.settle()
         failed = next((entry for entry in entries if entry.failed), None)
         if failed is not None:
@@ -372,7 +379,7 @@ class Process:
         if missing > 0:
             self._wait(pending, Waiter(missing), timeout_s)
             if self.failure is not None:
-                raise self.failure
+                raise self._lost()
         self.logs.settle()
         ready: list[ObjectRef] = []
         rest: list[ObjectRef] = []

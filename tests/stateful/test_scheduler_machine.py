@@ -247,6 +247,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(["CPU", "GPU", "disk"]), more=st.integers(0, 1))
     def capacity_joins(self, name: str, more: int) -> None:
         self.total[name] = self.total.get(name, 0) + more
+        for lease in self.leases:
+            lease.told = lease.told and not self.feasible(lease)
         self.scheduler.set_total(dict(self.total), self.out)
         self.follow()
 

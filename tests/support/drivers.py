@@ -132,12 +132,12 @@ def recorded(pids: list[int]) -> list[procfs.Process]:
     return [process for process in found if process]
 
 
-def is_stopped(session_dir: str, before: list[procfs.Process]) -> bool:
+def is_stopped(session_dir: str, before: list[procfs.Process], *, with_directory: bool = True) -> bool:
     """Nothing is left of a session: neither the processes seen before, nor others, nor its directory."""
     return (
         all(map(is_gone, before))
         and not [p for p in session_processes(session_dir) if p.state != "Z"]
-        and not os.path.exists(session_dir)
+        and not (with_directory and os.path.exists(session_dir))
     )
 
 

@@ -38,12 +38,12 @@ class Interrupter:
 
     def __init__(self, folders: list[Path]) -> None:
         self._folders = tuple(f"{folder}/" for folder in folders)
-        self._left = 0
+        self.left = 0
         self._where = ""
 
     def run(self, operation: Callable[[], Any], at: int) -> Outcome:
         """Call ``operation`` and interrupt it before its ``at``-th watched bytecode, counted from 1."""
-        self._left, self._where = at, ""
+        self.left, self._where = at, ""
         value, interrupted = None, False
         before = sys.gettrace()
         sys.settrace(self._enter)
@@ -53,31 +53,28 @@ class Interrupter:
             interrupted = True
         finally:
             sys.settrace(before)
-        return Outcome(not self._left, interrupted, self._where, value)
+        return Outcome(not self.left, interrupted, self._where, value)
 
     def _enter(self, frame: FrameType, event: str, arg: Any) -> Any:
-        code = frame.f_code
-        if code.co_name in _FINALIZERS:
-            sys.settrace(None)  # nor in what they call
-            frame.f_trace = None
-            return self._resume_after(frame)
-        if not self._left or not code.co_filename.startswith(self._folders):
+        if not self.left or not frame.f_code.co_filename.startswith(self._folders) or _is_finalizing(frame):
             return None
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         return self._step
 
-    def _resume_after(self, frame: FrameType) -> Any:
-        """Watch again once a finalizer has returned."""
-        sys.settrace(self._enter)
-        frame.f_trace_lines = False
-        return None
-
     def _step(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if event == "opcode" and self._left:
-            self._left -= 1
-            if not self._left:
-                code = frame.f_code
-                self._where = f"{code.co_qualname if hasattr(code, 'co_qualname') else code.co_name}:{frame.f_lineno}"
+        if event == "opcode" and self.left:
+            self.left -= 1
+            if not self.left:
+                path = Path(frame.f_code.co_filename)
+                self._where = f"{path.name}:{frame.f_lineno} in {frame.f_code.co_name}"
                 signal.raise_signal(signal.SIGINT)
         return self._step
+
+
+def _is_finalizing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_name in _FINALIZERS:
+            return True
+        frame = frame.f_back
+    return False

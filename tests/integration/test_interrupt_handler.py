@@ -1,0 +1,76 @@
+"""SIGINT's handler belongs to the user: nbray gives it back."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import nbray
+from tests.support.sessions import session
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(autouse=True)
+def _handler_stays_the_tests_own() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def use() -> None:
+    @nbray.remote
+    def add(x: int) -> int:
+        return x + 1
+
+    assert nbray.get(add.remote(1)) == 2
+
+
+def own_handler(signum: int, frame: Any) -> None:
+    raise AssertionError("no signal is sent here")
+
+
+@pytest.mark.parametrize(
+    "handler", [signal.default_int_handler, own_handler, signal.SIG_IGN, signal.SIG_DFL], ids=str
+)
+def test_handler_is_given_back_at_shutdown(handler: Any) -> None:
+    signal.signal(signal.SIGINT, handler)
+
+    with session(num_cpus=1):
+        use()
+
+    assert signal.getsignal(signal.SIGINT) == handler
+
+
+def test_handler_that_the_user_set_meanwhile_is_left_alone() -> None:
+    with session(num_cpus=1):
+        use()
+        signal.signal(signal.SIGINT, own_handler)
+
+    assert signal.getsignal(signal.SIGINT) == own_handler
+
+
+def test_session_that_another_thread_ended_hands_interrupts_on() -> None:
+    nbray.init(num_cpus=1)
+    use()
+
+    thread = threading.Thread(target=nbray.shutdown)
+    thread.start()
+    thread.join()
+
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_next_session_does_not_stack_handlers() -> None:
+    before = signal.getsignal(signal.SIGINT)
+
+    for _ in range(3):
+        with session(num_cpus=1):
+            use()
+
+    assert signal.getsignal(signal.SIGINT) is before

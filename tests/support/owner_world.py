@@ -1,0 +1,386 @@
+"""The world of one owner in virtual time: a node daemon, workers, and the wires between them.
+
+Called by:  tests.stateful.test_owner_machine.
+Imports:    nbray.runtime.{submitter,objects}, which run unchanged on a loop of ours.
+Never:      opens a socket, starts a thread, reads a clock.
+
+Whatever is sent stays on its wire until the test lets it arrive. A worker that dies takes along what
+it had not read; what it had sent stays readable, as with a socket. ``World`` checks every message that
+the owner sends the moment it is sent; a violated promise is an AssertionError there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+from unittest import mock
+
+from nbray.core.leases import Lease, LeaseState
+from nbray.core.tasks import Task
+from nbray.model import ids
+from nbray.model.resources import Shape, to_shape
+from nbray.runtime import submitter as submitter_module
+from nbray.runtime.loop import Loop
+from nbray.runtime.objects import Objects
+from nbray.runtime.submitter import Link, Submitter
+from nbray.wire.codec import decode_buffer
+from nbray.wire.messages import (
+    CancelLease,
+    DefineFunction,
+    HandBack,
+    LeaseGranted,
+    LeasePaused,
+    LeaseResumed,
+    Message,
+    OwnerAddress,
+    OwnerHello,
+    ReclaimLease,
+    RequestLease,
+    ReturnLease,
+    RunTask,
+    TakeBack,
+    TaskDone,
+    WorkerLost,
+)
+
+OWNER = b"o" * 16
+FUNCTION = b"f" * 16
+
+
+class Wire:
+    """Both directions of an owner's connection to a worker; stands in for ``Channel`` at the owner."""
+
+    def __init__(
+        self, worker: Worker, on_message: Callable[[Message], None], on_closed: Callable[[], None]
+    ) -> None:
+        self.worker = worker
+        self.on_message = on_message
+        self.on_closed = on_closed
+        self.to_worker: deque[Message] = deque()
+        self.to_owner: deque[Message] = deque()
+        self.incoming = bytearray()
+        self.closed = False
+
+    def read(self, out: list[Message]) -> bool:
+        self.incoming += bytes(len(self.to_owner))
+        out.extend(self.to_owner)
+        self.to_owner.clear()
+        return self.worker.alive
+
+    def commit(self) -> None:
+        self.incoming.clear()
+
+
+@dataclass(eq=False)
+class Worker:
+    """What ``worker.executor`` does with its messages, without the running."""
+
+    process_id: bytes
+    alive: bool = True
+    blocked: bool = False
+    wire: Wire | None = None
+    lease_id: bytes = b""
+    inbox: deque[RunTask] = field(default_factory=deque)
+    running: RunTask | None = None
+
+    def say(self, message: Message) -> None:
+        assert self.wire is not None
+        self.wire.to_owner.append(message)
+
+    def receive(self) -> None:
+        assert self.wire is not None
+        message = self.wire.to_worker.popleft()
+        if isinstance(message, OwnerHello):
+            self.lease_id = message.lease_id
+        elif isinstance(message, RunTask) and self.blocked:
+            self.say(HandBack(self.lease_id, [message.task_id]))
+        elif isinstance(message, RunTask):
+            self.inbox.append(message)
+        elif isinstance(message, TakeBack):
+            given = [self.inbox.pop() for _ in range(min(message.count, len(self.inbox)))]
+            self.say(HandBack(self.lease_id, [m.task_id for m in reversed(given)]))
+        else:
+            assert isinstance(message, DefineFunction)
+
+    def block(self) -> None:
+        self.blocked = True
+        if self.inbox:
+            self.say(HandBack(self.lease_id, [m.task_id for m in self.inbox]))
+            self.inbox.clear()
+        self.say(LeasePaused(self.lease_id))
+
+    def go_on(self) -> None:
+        self.blocked = False
+        self.say(LeaseResumed(self.lease_id))
+
+    @property
+    def has_work(self) -> bool:
+        pushed = self.wire is not None and any(isinstance(m, RunTask) for m in self.wire.to_worker)
+        return bool(self.running or self.inbox or pushed)
+
+
+class StillLoop:
+    """What the submitter and the objects use of ``runtime.loop.Loop``."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.deadline_s: float | None = None
+
+    def add(
+        self, worker: Worker, name: str, on_message: Callable[[Message], None], on_closed: Callable[[], None]
+    ) -> Wire:
+        worker.wire = Wire(worker, on_message, on_closed)
+        return worker.wire
+
+    def remove(self, wire: Wire) -> None:
+        wire.closed = True
+
+    def send(self, wire: Wire, frame: bytes, *, now: bool) -> None:
+        messages: list[Message] = []
+        assert decode_buffer(bytearray(frame), messages) == len(frame)
+        for message in messages:
+            self._world.check_sent(wire.worker, message)
+            if wire.worker.alive:
+                wire.to_worker.append(message)
+
+    def arm(self, deadline_s: float) -> None:
+        if self.deadline_s is None or deadline_s < self.deadline_s:
+            self.deadline_s = deadline_s
+
+    def flush_dirty(self) -> None:
+        """Nothing waits here: ``send`` has put it on the wire."""
+
+    def wake(self) -> None:
+        """Nobody sleeps."""
+
+
+class World:
+    """One owner, its daemon and its workers. ``cpus`` in units of 1e-4."""
+
+    def __init__(self, cpus: int) -> None:
+        self.cpus = cpus
+        self.now_s = 100.0
+        self.loop = StillLoop(self)
+        address = OwnerAddress(b"n" * 16, 1, OWNER, "owner")
+        loop = cast(Loop, self.loop)
+        self.submitter = Submitter(loop, address, b"j" * 16, self.hear, lambda *_: None, self.note)
+        self.objects = Objects(loop, OWNER, self.hear, self.submitter.argument_ready)
+        self.submitter.objects = self.objects
+        self.submitter.node_cpus = cpus
+        self.submitter.exports.messages[FUNCTION] = DefineFunction(FUNCTION, "f", b"code")
+        self._lease_ids = 0
+        self.submitter.pool._new_lease_id = self._new_lease_id
+        self.workers: list[Worker] = []
+        self.waiting: dict[bytes, Shape] = {}  # requests that the daemon has
+        self.serving: dict[bytes, Worker] = {}  # leases that the daemon has granted
+        self.shape_of: dict[bytes, Shape] = {}
+        self.asked_back: set[bytes] = set()
+        self.over: set[bytes] = set()  # returned or cancelled by the owner, or lost, which it was told
+        self.from_daemon: deque[Message] = deque()
+        self.started: dict[bytes, list[int]] = {}
+        self.answers: list[TaskDone] = []
+        self.retries: Counter[bytes] = Counter()
+        self.limits: dict[bytes, int] = {}
+        self._patches = [
+            mock.patch.object(submitter_module, "_monotonic", lambda: self.now_s),
+            mock.patch.object(submitter_module, "connect", self._connect),
+        ]
+        for patch in self._patches:
+            patch.start()
+
+    def close(self) -> None:
+        for patch in self._patches:
+            patch.stop()
+
+    def _new_lease_id(self) -> bytes:
+        self._lease_ids += 1
+        return self._lease_ids.to_bytes(16, "big")
+
+    def _connect(self, endpoint: str) -> Worker:
+        worker = self.workers[int(endpoint)]
+        if not worker.alive:
+            raise ConnectionRefusedError(111, "the worker is gone")
+        return worker
+
+    def note(self, task: Task, state: str) -> None:
+        if state == "retried":
+            self.retries[task.task_id] += 1
+            assert task.max_retries < 0 or self.retries[task.task_id] <= task.max_retries
+
+    # --- what the owner says ---------------------------------------------------------------------
+
+    def hear(self, message: Message) -> None:
+        """The daemon's ear. Messages of other conversations than leases are of no interest here."""
+        if isinstance(message, RequestLease):
+            self._hear_request(message)
+        elif isinstance(message, CancelLease):
+            assert message.lease_id in self.shape_of, "cancelled what was never asked for"
+            assert message.lease_id not in self.over, "cancelled what is over"
+            self.over.add(message.lease_id)
+            self.waiting.pop(message.lease_id, None)
+        elif isinstance(message, ReturnLease):
+            self._hear_return(message.lease_id)
+
+    def _hear_request(self, message: RequestLease) -> None:
+        assert message.lease_id not in self.shape_of, "asked twice with one ID"
+        assert message.backlog > 0, "asked for nothing"
+        shape = self.shape_of[message.lease_id] = to_shape(message.resources)
+        self.waiting[message.lease_id] = shape
+        queue = self.submitter.pool.shapes[shape]
+        working = sum(lease.state is LeaseState.OPEN for lease in queue.leases.values())
+        assert working + len(queue.requests) <= self.parallelism(shape), "more than the node has"
+
+    def parallelism(self, shape: Shape) -> int:
+        cpus = dict(shape).get("CPU", 0)
+        return max(1, self.cpus // cpus) if cpus else 64
+
+    def _hear_return(self, lease_id: bytes) -> None:
+        assert lease_id in self.shape_of, "returned what was never asked for"
+        # A cancelled request that crossed with its grant comes back after it was cancelled.
+        assert lease_id in self.serving or lease_id not in self.over, "returned twice"
+        self.over.add(lease_id)
+        worker = self.serving.pop(lease_id, None)
+        if worker is not None:
+            assert not worker.has_work, "returned while it has work"
+            assert not worker.blocked
+
+    def check_sent(self, worker: Worker, message: Message) -> None:
+        """What may be sent to a worker, and when."""
+        lease = self.lease_of(worker)
+        if isinstance(message, RunTask):
+            assert lease is not None, "pushed without a lease"
+            assert lease.state is LeaseState.OPEN, f"pushed to a lease that is {lease.state}"
+            assert len(lease.inflight) <= self.submitter.pool.shapes[lease.shape].depth, "pushed too deep"
+            assert message.task_id in {task.task_id for task in lease.inflight}
+        elif isinstance(message, TakeBack):
+            assert lease is not None
+            assert message.lease_id == lease.lease_id
+            assert message.count > 0
+
+    def lease_of(self, worker: Worker) -> Lease | None:
+        """The lease for which the owner uses this worker's connection."""
+        for lease in self.submitter.pool.by_id.values():
+            host = lease.host
+            if isinstance(host, Link) and cast(Any, host.channel) is worker.wire is not None:
+                return lease
+        return None
+
+    # --- what the daemon does --------------------------------------------------------------------
+
+    def free_cpus(self) -> int:
+        taken = [lease for lease, worker in self.serving.items() if not worker.blocked]
+        return self.cpus - sum(dict(self.shape_of[lease]).get("CPU", 0) for lease in taken)
+
+    def grantable(self) -> list[bytes]:
+        free = self.free_cpus()
+        return [lease for lease, shape in self.waiting.items() if dict(shape).get("CPU", 0) <= free]
+
+    def grant(self, lease_id: bytes) -> None:
+        del self.waiting[lease_id]
+        idle = [w for w in self.workers if w.alive and w not in self.serving.values()]
+        if idle:
+            worker = idle[0]
+        else:
+            worker = Worker(len(self.workers).to_bytes(16, "big"))
+            self.workers.append(worker)
+        self.serving[lease_id] = worker
+        address = OwnerAddress(b"n" * 16, 1, worker.process_id, str(self.workers.index(worker)))
+        self.from_daemon.append(LeaseGranted(lease_id, address, 1))
+
+    def ask_back(self, lease_id: bytes) -> None:
+        self.asked_back.add(lease_id)
+        self.from_daemon.append(ReclaimLease(lease_id))
+
+    def refuse(self, lease_id: bytes) -> None:
+        """No worker could be started for it."""
+        del self.waiting[lease_id]
+        self.from_daemon.append(WorkerLost(lease_id, b"", 0, 1, 0, "no memory"))
+
+    def kill(self, worker: Worker) -> None:
+        worker.alive = worker.blocked = False
+        worker.running = None
+        worker.inbox.clear()
+        if worker.wire is not None:
+            worker.wire.to_worker.clear()
+        for lease_id in [lease for lease, w in self.serving.items() if w is worker]:
+            del self.serving[lease_id]
+            self.from_daemon.append(WorkerLost(lease_id, worker.process_id, 1, 0, 9, "killed"))
+
+    # --- what workers do -------------------------------------------------------------------------
+
+    def start(self, worker: Worker) -> None:
+        worker.running = message = worker.inbox.popleft()
+        attempts = self.started.setdefault(message.task_id, [])
+        attempts.append(message.attempt)
+        limit = self.limits[message.task_id]
+        assert limit < 0 or len(attempts) <= limit + 1, "started more often than it may"
+        others = [w for w in self.workers if w is not worker and w.running is not None]
+        assert all(w.running and w.running.task_id != message.task_id for w in others), "runs twice"
+
+    def finish(self, worker: Worker, num_returns: int, execution_us: int, failed: bool) -> None:
+        message, worker.running = worker.running, None
+        assert message is not None
+        results: list[Any] = [b"answer of attempt %d" % message.attempt] * num_returns
+        done = TaskDone(message.task_id, message.attempt, failed, results, execution_us, 0)
+        self.answers.append(done)
+        worker.say(done)
+
+    # --- what the owner reads --------------------------------------------------------------------
+
+    def read_daemon(self) -> None:
+        message = self.from_daemon.popleft()
+        if isinstance(message, LeaseGranted):
+            self.submitter.on_granted(message)
+        elif isinstance(message, ReclaimLease):
+            self.submitter.on_reclaim(message.lease_id)
+        else:
+            assert isinstance(message, WorkerLost)
+            self.submitter.on_worker_lost(message)
+            self.over.add(message.lease_id)
+        self._after_batch()
+
+    def readable(self) -> list[Wire]:
+        wires = [w.wire for w in self.workers if w.wire is not None and not w.wire.closed]
+        return [wire for wire in wires if wire.to_owner or not wire.worker.alive]
+
+    def read_worker(self, wire: Wire, count: int) -> None:
+        """One read: some messages, and the end of file behind the last one of a dead worker."""
+        for _ in range(min(count, len(wire.to_owner))):
+            if not wire.closed:
+                wire.on_message(wire.to_owner.popleft())
+        if not wire.closed and not wire.worker.alive and not wire.to_owner:
+            wire.closed = True
+            wire.on_closed()
+        self._after_batch()
+
+    def _after_batch(self) -> None:
+        self.submitter.after_batch()
+        self.objects.drain()
+
+    def pass_time(self, passed_s: float) -> None:
+        """The owner keeps house when a deadline that it has set is over, and only then."""
+        self.now_s += passed_s
+        self.objects.drain()
+        due = self.loop.deadline_s
+        if due is not None and self.now_s >= due:
+            self.loop.deadline_s = None
+            self.submitter.housekeeping(self.now_s)
+            self.objects.drain()
+
+    # --- tasks -----------------------------------------------------------------------------------
+
+    def submit(
+        self, number: int, shape: Shape, holds: list[bytes], max_retries: int, num_returns: int
+    ) -> list[Any]:
+        """Submit a task as ``runtime.process`` does; returns the references of its results."""
+        task_id = ids.task_id(b"s" * 12, number)
+        self.limits[task_id] = max_retries
+        task = Task(
+            task_id, FUNCTION, f"task{number}", num_returns, shape, b"", list(holds), holds, max_retries, 0, ""
+        )
+        refs = [self.objects.own(ids.result_id(task_id, i)) for i in range(num_returns)]
+        self.submitter.submit(task)
+        self.objects.drain()
+        return refs
