@@ -131,7 +131,7 @@ class LeasePool:
         shape = self.shapes.get(task.shape)
         if shape is None:
             shape = self.shapes[task.shape] = ShapeQueue(task.shape)
-        lease = None if shape.queue else self._lease_with_room(shape)
+        lease = None if shape.queue else self._lease_with_room(shape, 1 if task.alone else shape.depth)
         if lease is None:
             shape.queue.append(task)
             self._ask(shape, out)
@@ -140,11 +140,14 @@ class LeasePool:
             if len(lease.inflight) > 1:
                 self._ask(shape, out)
 
-    def _lease_with_room(self, shape: ShapeQueue) -> Lease | None:
-        best, least = None, shape.depth
+    def _lease_with_room(self, shape: ShapeQueue, depth: int) -> Lease | None:
+        best, least = None, depth
         for lease in shape.leases.values():
-            if lease.state is LeaseState.OPEN and len(lease.inflight) < least:
-                best, least = lease, len(lease.inflight)
+            inflight = lease.inflight
+            if lease.state is LeaseState.OPEN and len(inflight) < least:
+                if inflight and inflight[-1].alone:
+                    continue
+                best, least = lease, len(inflight)
                 if not least:
                     break
         return best
@@ -173,7 +176,8 @@ class LeasePool:
     def _return_idle_of_others(self, wanting: ShapeQueue, out: list[Command]) -> None:
         """Our own idle leases of other shapes may be what this shape waits for."""
         for shape in self.shapes.values():
-            if shape is not wanting:
+            # One with a queue is idle for a moment only: its answer came in this very batch.
+            if shape is not wanting and not shape.queue:
                 for lease in [
                     x for x in shape.leases.values() if not x.inflight and x.state is LeaseState.OPEN
                 ]:
@@ -199,12 +203,15 @@ class LeasePool:
         if lease.state is LeaseState.OPEN:
             depth, queue = shape.depth, shape.queue
             while queue and len(lease.inflight) < depth:
+                if lease.inflight and (queue[0].alone or lease.inflight[-1].alone):
+                    break
                 self._push(lease, queue.popleft(), now_s, out)
             if not lease.inflight:
                 lease.idle_since_s = now_s
                 self._relieve(shape, now_s, out)
         elif lease.state is LeaseState.CLOSING and not lease.inflight:
             self._give_back(lease, out)
+            self._ask(shape, out)
 
     def _relieve(self, shape: ShapeQueue, now_s: float, out: list[Command]) -> None:
         """A worker is idle: take back what waits behind a slow task elsewhere."""
@@ -217,12 +224,17 @@ class LeasePool:
             lease.taking_back = True
             out.append(TakeBack(lease, len(lease.inflight) - 1))
 
-    def answered(self, lease: Lease, task: Task, execution_us: int, now_s: float) -> None:
-        """A task of this lease is over. Call ``feed`` once the whole batch is dealt with."""
+    def answered(self, lease: Lease, task: Task, execution_us: int, now_s: float) -> bool:
+        """A task of this lease is over. Call ``feed`` once the whole batch is dealt with.
+
+        False: it is another lease's task, so the answer does not count.
+        """
         if lease.inflight and lease.inflight[0] is task:
             lease.inflight.popleft()
-        else:
+        elif task in lease.inflight:
             lease.inflight.remove(task)
+        else:
+            return False
         lease.head_since_s = now_s
         shape = self.shapes[lease.shape]
         # Slower counts at once, faster only gradually: a queue behind a slow task costs more than
@@ -233,6 +245,7 @@ class LeasePool:
             if known < 0
             else known + (execution_us - known) * (0.5 if execution_us > known else 0.2)
         )
+        return True
 
     def handed_back(self, lease: Lease, tasks: list[Task], now_s: float, out: list[Command]) -> None:
         """The worker will not run these (a subset of the lease's, none of them started)."""
@@ -244,10 +257,13 @@ class LeasePool:
         for task in reversed(returned):
             task.step(TaskEvent.HANDED_BACK)
             shape.queue.appendleft(task)
+        if lease.state is LeaseState.CLOSING and not lease.inflight:
+            self._give_back(lease, out)
         self._spread(shape, now_s, out)
 
     def requeue(self, task: Task, now_s: float, out: list[Command]) -> None:
         """A task that gets another attempt goes first."""
+        task.alone = True
         shape = self.shapes[task.shape]
         shape.queue.appendleft(task)
         self._spread(shape, now_s, out)
@@ -290,9 +306,10 @@ class LeasePool:
         return tasks
 
     def requeue_unstarted(self, tasks: list[Task], shape: Shape, now_s: float, out: list[Command]) -> None:
-        """Tasks of a lost lease that never ran: back to the front, the attempt does not count."""
+        """Tasks of a lost lease that hardly ran: back to the front, the attempt does not count."""
         queue = self.shapes[shape]
         for task in reversed(tasks):
+            task.alone = True
             task.step(TaskEvent.HANDED_BACK)
             queue.queue.appendleft(task)
         self._spread(queue, now_s, out)

@@ -69,13 +69,14 @@ class ReferenceTable:
         entry.handles += 1
         return entry
 
-    def borrow_argument(self, object_id: bytes, owner: bytes, value: Descriptor) -> Entry:
-        """A task that runs here was given this; its owner keeps it until the task is over."""
+    def borrow_argument(self, object_id: bytes, owner: bytes) -> Entry:
+        """A task that runs here was given this; its owner keeps it until the task is over.
+
+        If the entry has no value yet, the caller delivers it: others here may wait for the same one.
+        """
         entry = self.entries.get(object_id)
         if entry is None:
             entry = self.entries[object_id] = Entry(object_id, owner)
-        if entry.value is None:
-            entry.value = value
         entry.arguments += 1
         return entry
 

@@ -52,10 +52,15 @@ class IllegalTransitionError(AssertionError):
 
 
 class Task:
-    """One submitted task. ``holds`` are object IDs that it keeps alive until it is over."""
+    """One submitted task. ``holds`` are object IDs that it keeps alive until it is over.
+
+    ``alone``: no other task is in flight on its lease. A worker may hold back the answers of short tasks
+    for a moment, so when it dies with several in flight nobody knows which of them ran. Tasks that may run
+    only once, and those that were in flight on a worker that died, must not get into that doubt.
+    """
 
     __slots__ = (
-        "args", "attempt", "cell", "dependencies", "depth", "function_id", "holds", "max_retries",
+        "alone", "args", "attempt", "cell", "dependencies", "depth", "function_id", "holds", "max_retries",
         "missing", "name", "num_returns", "seal_results", "shape", "state", "task_id",
     )  # fmt: skip
 
@@ -85,6 +90,7 @@ class Task:
         self.depth = depth
         self.cell = cell
         self.attempt = 0
+        self.alone = not max_retries
         self.missing = 0
         self.seal_results = False
         self.state = TaskState.WAITING

@@ -314,6 +314,8 @@ class ObjectStoreFullError(_FieldError):
 
     def __str__(self) -> str:
         f = self.__dict__
+        if f["why"] and not f["capacity_bytes"]:
+            return str(f["why"])  # the store's own words say it all
         needed, used, capacity = (_mib(f[k]) for k in ("needed_bytes", "used_bytes", "capacity_bytes"))
         return (
             f"An object of {needed} does not fit into the store: {used} of {capacity} are in use. "

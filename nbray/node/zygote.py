@@ -8,6 +8,7 @@ Never:      waits for the zygote: orders queue until it says that it is ready.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -27,6 +28,8 @@ BOOT = (
 )
 _PACKET_BYTES = 64 * 1024
 _RESTARTS_IN_A_ROW = 3
+#: Orders on their way; a unix socket of packets takes some ten (net.unix.max_dgram_qlen), then refuses.
+_UNANSWERED_MAX = 8
 
 
 class Order(NamedTuple):
@@ -56,7 +59,7 @@ class Zygote:
         self._on_give_up: Callable[[str], None]
         self._orders: list[Order] = []
         self._unanswered: dict[bytes, Order] = {}
-        self._ready = False
+        self._ready = self._ended = self._reaped = False
         self._failures = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._start()
@@ -84,7 +87,7 @@ class Zygote:
             )
         ours.setblocking(False)
         self._socket = ours
-        self._ready = False
+        self._ready = self._ended = self._reaped = False
         send_with_descriptors(ours, encode(self._welcome), [])
         if self._loop is not None:
             self._loop.add_reader(ours.fileno(), self._on_readable)
@@ -108,27 +111,27 @@ class Zygote:
         loop.add_reader(self._socket.fileno(), self._on_readable)
 
     def fork(self, message: ForkWorker, descriptors: list[int]) -> None:
-        """Order a worker; the descriptors are closed here once they were sent."""
-        order = Order(message, descriptors)
-        if self._ready:
-            self._send(order)
-        else:
-            self._orders.append(order)
+        """Order a worker; the descriptors are closed here once it is there."""
+        self._orders.append(Order(message, descriptors))
+        self._send_orders()
 
-    def _send(self, order: Order) -> None:
-        self._unanswered[order.message.process_id] = order
-        try:
-            send_with_descriptors(self._socket, encode(order.message), order.descriptors)
-        except OSError:  # it is dying: the order is repeated to the next one
-            return
+    def _send_orders(self) -> None:
+        while self._ready and self._orders and len(self._unanswered) < _UNANSWERED_MAX:
+            order = self._orders.pop(0)
+            self._unanswered[order.message.process_id] = order
+            with contextlib.suppress(OSError):  # it is dying: the order is repeated to the next one
+                send_with_descriptors(self._socket, encode(order.message), order.descriptors)
 
     def _on_readable(self) -> None:
         try:
             data = self._socket.recv(_PACKET_BYTES)
-        except (BlockingIOError, OSError):
+        except BlockingIOError:
             return
+        except OSError:
+            data = b""
         if not data:
-            return  # its death is noticed as a child's, with its status
+            self._on_end()
+            return
         messages: list[Message] = []
         decode_buffer(bytearray(data), messages)
         for message in messages:
@@ -141,23 +144,35 @@ class Zygote:
     def _on_ready(self) -> None:
         self._ready = True
         self._failures = 0
-        orders, self._orders = self._orders, []
-        for order in orders:
-            self._send(order)
+        self._send_orders()
 
     def _answered(self, process_id: bytes) -> None:
         order = self._unanswered.pop(process_id, None)
         for fd in order.descriptors if order else ():
             os.close(fd)
+        self._send_orders()
 
     def exited(self) -> None:
-        """The daemon reaped it. Workers live on; start another, and repeat what was not answered."""
+        """The daemon reaped it. Workers live on; another is started when all its answers are read."""
+        self._reaped = True
+        self._process.poll()
+        if self._ended:
+            self._start_another()
+
+    def _on_end(self) -> None:
+        """Neither it nor a fork of it is left that could answer: what is unanswered was never done.
+
+        A fork may answer after the zygote's death. Repeating its order would make two workers of one name.
+        """
         assert self._loop is not None
         self._loop.remove_reader(self._socket.fileno())
-        self._on_readable()  # answers that it gave before it died
         self._socket.close()
+        self._ended = True
+        if self._reaped:
+            self._start_another()
+
+    def _start_another(self) -> None:
         self._failures = 0 if self._ready else self._failures + 1
-        self._process.poll()
         if self._failures >= _RESTARTS_IN_A_ROW:
             self._on_give_up(
                 f"The process that forks workers died {self._failures} times before it was ready. "
@@ -169,7 +184,8 @@ class Zygote:
         self._start()
 
     def close(self) -> None:
-        if self._loop is not None:
+        if self._loop is not None and not self._ended:
             self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
-        linux.kill_quietly(self._process.pid)
+        if not self._reaped:
+            linux.kill_quietly(self._process.pid)

@@ -99,6 +99,15 @@ class InterruptGuard:
             self._handler = DeferringHandler(self, current)
             _signal.signal(_SIGINT, self._handler)
 
+    def abandon(self) -> None:
+        """In a forked child: interrupts are its own affair, whatever the parent was in the middle of."""
+        self._main = None
+        self._depth = 0
+        self.pending = False
+        current = _getsignal(_SIGINT)
+        if isinstance(current, DeferringHandler) and current.guard is self:
+            _signal.signal(_SIGINT, current.previous)
+
     def remove(self) -> None:
         """Give the handler back, at shutdown."""
         current = _getsignal(_SIGINT)

@@ -324,10 +324,17 @@ class Loop:
             alive = False
             self.later.append(partial(logger.error, "closed the connection to a %s: %s", channel.name, exc))
         with self.lock:
-            for message in messages:
-                if channel.closed:
-                    break
-                channel.on_message(message)
+            try:
+                for message in messages:
+                    if channel.closed:
+                        break
+                    channel.on_message(message)
+            except Exception:
+                # A bug of ours. What waits for this peer gets its typed error rather than silence.
+                logger.exception(
+                    "a %s's message could not be dealt with; its connection is closed", channel.name
+                )
+                alive = False
             if not channel.closed:
                 channel.commit()
                 if not alive:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from nbray.core import leases as lease_commands
 from nbray.core.leases import Command, Lease, LeasePool, LeaseState
 from nbray.core.tasks import Task, TaskEvent, TaskTable
-from nbray.model.errors import NbrayError, RayWorkerError
+from nbray.model.errors import NbrayError, ProtocolError, RayWorkerError
 from nbray.model.ids import result_id
 from nbray.model.limits import PROTOCOL_VERSION
 from nbray.model.resources import UNIT, Shape
@@ -96,6 +97,7 @@ class Submitter:
         self._record = record
         self._links: dict[bytes, Link] = {}
         self._touched: list[Lease] = []
+        self._doomed: deque[tuple[Task, Value]] = deque()  # an argument of theirs is an error
         self._dying: dict[bytes, tuple[Lease, float]] = {}  # socket closed, cause still to come
 
     def _parallelism(self, shape: Shape) -> int:
@@ -131,11 +133,19 @@ class Submitter:
     def _place(self, task: Task) -> None:
         error = self._failed_dependency(task)
         if error is not None:
-            self._finish(task, error, True)
+            self._pass_on(task, error)
             return
         commands: list[Command] = []
         self.pool.place(task, _monotonic(), commands)
         self._perform(commands)
+
+    def _pass_on(self, task: Task, error: Value) -> None:
+        """End a task, and then those that this ends: one by one, since a chain of them may be long."""
+        self._doomed.append((task, error))
+        if len(self._doomed) == 1:
+            while self._doomed:
+                self._finish(*self._doomed[0], True)
+                self._doomed.popleft()
 
     def _failed_dependency(self, task: Task) -> Value | None:
         """The body does not run if an argument is an error; the error is passed on."""
@@ -231,11 +241,13 @@ class Submitter:
     def _on_done(self, link: Link, lease: Lease | None, message: TaskDone) -> None:
         task = self.tasks.current(message.task_id, message.attempt)
         if task is None or lease is None:
-            stale = [v.object_id for v in message.results if type(v) is Descriptor]
+            known = self.objects.table.entries
+            stale = [v.object_id for v in message.results if type(v) is Descriptor and v.object_id not in known]
             if stale and task is None and message.task_id not in self.tasks.tasks:
                 self._tell_daemon(FreeObjects(stale))
             return
-        self.pool.answered(lease, task, message.execution_us, _monotonic())
+        if not self.pool.answered(lease, task, message.execution_us, _monotonic()):
+            return
         if message.log_sequence:
             self._log_due(link.process_id, message.log_sequence)
         self.tasks.over(task, TaskEvent.ANSWERED)
@@ -291,25 +303,27 @@ class Submitter:
         now_s = _monotonic()
         lease = self.pool.granted(message.lease_id, now_s, commands)
         if lease is None:
-            self._tell_daemon(ReturnLease(message.lease_id))
+            if message.lease_id not in self.pool.by_id:  # else it was granted before: a repeated message
+                self._tell_daemon(ReturnLease(message.lease_id))
             return
         link = self._links.get(message.worker.process_id)
         try:
             if link is None:
                 link = self._connect(message.worker)
         except OSError:
-            # It died between the grant and now; the daemon will say so.
+            # It died between the grant and now; the daemon will say so. Nothing is pushed to it,
+            # since no task must lose an attempt that it never had.
             link = Link(message.worker.process_id)
-            self._dying[lease.lease_id] = (lease, now_s + _CAUSE_DEADLINE_S)
+            self._await_cause(lease)
         lease.host = link
         link.lease = lease
         if link.channel is not None:
             hello = OwnerHello(PROTOCOL_VERSION, lease.lease_id, self._address, self.job_id)
             self._loop.send(link.channel, encode(hello), now=False)
-        self.pool.feed(lease, now_s, commands)
-        self._perform(commands)
-        if link.channel is not None:
+            self.pool.feed(lease, now_s, commands)
+            self._perform(commands)
             self._loop.flush_dirty()
+            self._loop.arm(now_s + _TICK_S)  # also when nothing is left to push: it must go back
 
     def _connect(self, worker: OwnerAddress) -> Link:
         link = Link(worker.process_id)
@@ -332,10 +346,14 @@ class Submitter:
         self._links.pop(link.process_id, None)
         lease = link.lease
         if lease is not None and lease.lease_id in self.pool.by_id:
-            lease.state = LeaseState.CLOSING  # push nothing more
-            deadline_s = _monotonic() + _CAUSE_DEADLINE_S
-            self._dying[lease.lease_id] = (lease, deadline_s)
-            self._loop.arm(deadline_s)
+            self._await_cause(lease)
+
+    def _await_cause(self, lease: Lease) -> None:
+        """Its worker is gone: push nothing more; the daemon tells why, or a deadline passes."""
+        lease.state = LeaseState.CLOSING
+        deadline_s = _monotonic() + _CAUSE_DEADLINE_S
+        self._dying[lease.lease_id] = (lease, deadline_s)
+        self._loop.arm(deadline_s)
 
     def on_worker_lost(self, message: WorkerLost) -> None:
         """The daemon knows how the worker of one of our leases ended."""
@@ -345,6 +363,7 @@ class Submitter:
         if lease.state is LeaseState.REQUESTED:
             self._on_no_worker(lease, message)
             return
+        lease.state = LeaseState.CLOSING  # push nothing more, whatever its last words set off
         link = lease.host
         assert isinstance(link, Link)
         if link.channel is not None:
@@ -364,7 +383,10 @@ class Submitter:
         while True:
             messages: list[Message] = []
             before = len(channel.incoming)
-            alive = channel.read(messages)
+            try:
+                alive = channel.read(messages)
+            except ProtocolError:  # what came before it counts, as in ``Loop.read``
+                alive = False
             for message in messages:
                 self._on_worker_message(link, message)
             grew = len(channel.incoming) != before
@@ -397,6 +419,7 @@ class Submitter:
         self.pool.lost(lease)
         for task in waiting:
             self._fail(task, worker_error(task.name, task.task_id, task.attempt + 1, 0, message))
+        self._loop.arm(_monotonic() + _TICK_S)  # to cancel the other requests of this shape
 
     def _fail(self, task: Task, error: NbrayError) -> None:
         from nbray.runtime.task_errors import serialize_system_error

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+_CANCEL_AGAIN_S = 0.05
+
 
 class Supervisor:
     """Owns asyncio tasks. (``asyncio.TaskGroup`` needs Python 3.11; we support 3.10.)"""
@@ -34,7 +36,9 @@ class Supervisor:
 
     async def close(self) -> None:
         """Cancel what still runs and wait for it."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks := list(self._tasks):
+            for task in tasks:
+                task.cancel()
+            # Again if need be: before Python 3.12, wait_for swallows a cancellation that comes in the
+            # same turn as what it waits for.
+            await asyncio.wait(tasks, timeout=_CANCEL_AGAIN_S)

@@ -28,6 +28,8 @@ _DECODE: list[Callable[[bytes | memoryview], Message] | None] = [
     None,
     *(msgspec.msgpack.Decoder(cls).decode for cls in ALL),
 ]
+#: What msgspec raises: also for text that is not UTF-8, for nesting without end, for announced sizes.
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MemoryError)
 _pack_header = HEADER.pack
 _unpack_header = HEADER.unpack_from
 
@@ -78,5 +80,5 @@ def _decode_one(kind: int, body: bytes) -> Message:
         raise ProtocolError(f"A peer sent a message of unknown type {kind}; is its nbray another version?")
     try:
         return decode(body)
-    except msgspec.DecodeError as exc:
+    except _MALFORMED as exc:
         raise ProtocolError(f"A peer sent a malformed {ALL[kind - 1].__name__}: {exc}") from exc

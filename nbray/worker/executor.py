@@ -18,7 +18,7 @@ from typing import Any
 
 from nbray.core.references import Entry
 from nbray.model import ids
-from nbray.model.errors import ObjectStoreFullError, SerializationError
+from nbray.model.errors import ObjectStoreFullError, RayConnectionError, SerializationError
 from nbray.model.limits import INLINE_MAX_BYTES
 from nbray.runtime.context import TaskContext
 from nbray.runtime.functions import Imports
@@ -88,7 +88,12 @@ class Executor:
     # --- messages (lock held) --------------------------------------------------------------------
 
     def _on_owner(self, sock: socket.socket) -> None:
-        check_peer(sock)
+        try:
+            check_peer(sock)
+        except RayConnectionError as exc:
+            sock.close()
+            logger.warning("%s", exc)
+            return
         link = OwnerLink()
         link.channel = self._loop.add(
             tuned(sock), "owner", partial(self._on_owner_message, link), partial(self._on_owner_closed, link)
@@ -230,7 +235,9 @@ class Executor:
         assert type(value) is Descriptor
         objects = self._process.objects
         with self._loop.lock:
-            entry = objects.table.borrow_argument(value.object_id, link.owner_id, value)
+            entry = objects.table.borrow_argument(value.object_id, link.owner_id)
+            if entry.value is None:
+                objects.deliver(value.object_id, value, False)
         borrowed.append(entry)
         return objects.load(entry)
 

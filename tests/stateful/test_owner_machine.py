@@ -24,7 +24,7 @@ from nbray.model import ids
 from nbray.model.resources import UNIT, Shape
 from nbray.runtime.refs import ObjectRef
 from nbray.runtime.submitter import Link
-from nbray.wire.messages import TaskDone
+from nbray.wire.messages import LeaseGranted, TaskDone
 from tests.support.owner_world import Wire, Worker, World
 
 CPUS = 2
@@ -100,10 +100,12 @@ class OwnerMachine(RuleBasedStateMachine):
         self.world.grant(some[pick % len(some)])
 
     @precondition(lambda self: set(self.world.serving) - self.world.asked_back)
-    @rule(pick=picks)
-    def ask_back(self, pick: int) -> None:
+    @rule(pick=picks, at_once=st.booleans())
+    def ask_back(self, pick: int, at_once: bool) -> None:
         some = [lease for lease in self.world.serving if lease not in self.world.asked_back]
         self.world.ask_back(some[pick % len(some)])
+        while at_once and self.world.from_daemon:
+            self.world.read_daemon()
 
     @precondition(lambda self: self.world.waiting)
     @rule(pick=picks, really=st.sampled_from([False, False, False, True]))
@@ -211,10 +213,10 @@ class OwnerMachine(RuleBasedStateMachine):
         self.world.pass_time(passed_s)
 
     @precondition(lambda self: self.made)
-    @rule()
-    def all_is_well_for_a_moment(self) -> None:
+    @rule(work=st.sampled_from([False, False, True]))
+    def all_is_well_for_a_moment(self, work: bool) -> None:
         """Deep states need a world that works most of the time."""
-        self.turn()
+        self.turn(work)
 
     # --- what always holds ---------------------------------------------------------------------------
 
@@ -247,6 +249,13 @@ class OwnerMachine(RuleBasedStateMachine):
             assert requested or lease.inflight or dead or lease.state is not LeaseState.CLOSING, "kept"
 
     @invariant()
+    def owner_and_daemon_agree_on_leases(self) -> None:  # LE1
+        known = set(self.world.submitter.pool.by_id)
+        coming = {m.lease_id for m in self.world.from_daemon if isinstance(m, LeaseGranted)}
+        assert set(self.world.waiting) <= known, "nobody will cancel these"
+        assert set(self.world.serving) <= known | coming, "nobody will return these"
+
+    @invariant()
     def no_worker_idles_while_tasks_wait(self) -> None:
         for shape in self.world.submitter.pool.shapes.values():
             idle = [x for x in shape.leases.values() if x.state is LeaseState.OPEN and not x.inflight]
@@ -258,6 +267,14 @@ class OwnerMachine(RuleBasedStateMachine):
         for shape in self.world.submitter.pool.shapes.values():
             busy = [x for x in shape.leases.values() if x.inflight or x.lease_id in dying]
             assert not shape.queue or shape.requests or busy, "nothing will ever run these"
+
+    @invariant()
+    def what_nobody_uses_is_looked_at_again(self) -> None:
+        armed = self.world.loop.deadline_s is not None
+        for shape in self.world.submitter.pool.shapes.values():
+            idle = [x for x in shape.leases.values() if not x.inflight]
+            unused = [] if shape.queue else [*idle, *shape.requests.values()]
+            assert armed or not unused, "kept for ever, unless something else happens"
 
     @invariant()
     def entries_are_held_exactly(self) -> None:  # RC1-RC3, of one process
@@ -280,8 +297,8 @@ class OwnerMachine(RuleBasedStateMachine):
 
     # --- the end -------------------------------------------------------------------------------------
 
-    def turn(self) -> None:
-        """One turn of a fair world: everything arrives, everything granted, everything run."""
+    def turn(self, work: bool) -> None:
+        """One turn of a fair world: all that can be is granted, arrives and runs, or ends too."""
         world = self.world
         for lease_id in list(world.waiting):
             if lease_id in world.grantable():
@@ -291,11 +308,13 @@ class OwnerMachine(RuleBasedStateMachine):
         for worker in world.workers:
             while worker.alive and worker.wire is not None and worker.wire.to_worker:
                 worker.receive()
-            if worker.blocked:
+            if worker.blocked and work:
                 worker.go_on()
             while worker.alive and (worker.running or worker.inbox):
                 if worker.running is None:
                     world.start(worker)
+                if not work:
+                    break
                 self.finish_one(worker, 10, False)
         for wire in world.readable():
             world.read_worker(wire, 100)
@@ -308,7 +327,7 @@ class OwnerMachine(RuleBasedStateMachine):
             while self.promised:
                 self.keep_promise(0, failed=False)
             for _ in range(40 + 5 * self.made):
-                self.turn()
+                self.turn(work=True)
                 tasks = len(world.submitter.tasks)
                 if not (tasks or world.waiting or world.serving or world.from_daemon or world.readable()):
                     break

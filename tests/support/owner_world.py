@@ -67,7 +67,7 @@ class Wire:
         self.incoming += bytes(len(self.to_owner))
         out.extend(self.to_owner)
         self.to_owner.clear()
-        return self.worker.alive
+        return self.worker.alive  # always False: only last words are read like this
 
     def commit(self) -> None:
         self.incoming.clear()
@@ -177,7 +177,11 @@ class World:
         self.serving: dict[bytes, Worker] = {}  # leases that the daemon has granted
         self.shape_of: dict[bytes, Shape] = {}
         self.asked_back: set[bytes] = set()
-        self.over: set[bytes] = set()  # returned or cancelled by the owner, or lost, which it was told
+        self.cancelled: set[bytes] = set()
+        self.returned: set[bytes] = set()
+        self.told_lost: set[bytes] = set()
+        self.told_paused: set[bytes] = set()
+        self.told_to_leave: set[bytes] = set()
         self.from_daemon: deque[Message] = deque()
         self.started: dict[bytes, list[int]] = {}
         self.answers: list[TaskDone] = []
@@ -217,8 +221,8 @@ class World:
             self._hear_request(message)
         elif isinstance(message, CancelLease):
             assert message.lease_id in self.shape_of, "cancelled what was never asked for"
-            assert message.lease_id not in self.over, "cancelled what is over"
-            self.over.add(message.lease_id)
+            assert message.lease_id not in self.cancelled | self.returned | self.told_lost, "it is over"
+            self.cancelled.add(message.lease_id)
             self.waiting.pop(message.lease_id, None)
         elif isinstance(message, ReturnLease):
             self._hear_return(message.lease_id)
@@ -238,9 +242,8 @@ class World:
 
     def _hear_return(self, lease_id: bytes) -> None:
         assert lease_id in self.shape_of, "returned what was never asked for"
-        # A cancelled request that crossed with its grant comes back after it was cancelled.
-        assert lease_id in self.serving or lease_id not in self.over, "returned twice"
-        self.over.add(lease_id)
+        assert lease_id not in self.returned | self.told_lost, "it is over"
+        self.returned.add(lease_id)
         worker = self.serving.pop(lease_id, None)
         if worker is not None:
             assert not worker.has_work, "returned while it has work"
@@ -252,6 +255,7 @@ class World:
         if isinstance(message, RunTask):
             assert lease is not None, "pushed without a lease"
             assert lease.state is LeaseState.OPEN, f"pushed to a lease that is {lease.state}"
+            assert lease.lease_id not in self.told_paused | self.told_to_leave, "pushed all the same"
             assert len(lease.inflight) <= self.submitter.pool.shapes[lease.shape].depth, "pushed too deep"
             assert message.task_id in {task.task_id for task in lease.inflight}
         elif isinstance(message, TakeBack):
@@ -334,11 +338,13 @@ class World:
         if isinstance(message, LeaseGranted):
             self.submitter.on_granted(message)
         elif isinstance(message, ReclaimLease):
+            if message.lease_id in self.submitter.pool.by_id:
+                self.told_to_leave.add(message.lease_id)
             self.submitter.on_reclaim(message.lease_id)
         else:
             assert isinstance(message, WorkerLost)
             self.submitter.on_worker_lost(message)
-            self.over.add(message.lease_id)
+            self.told_lost.add(message.lease_id)
         self._after_batch()
 
     def readable(self) -> list[Wire]:
@@ -349,7 +355,12 @@ class World:
         """One read: some messages, and the end of file behind the last one of a dead worker."""
         for _ in range(min(count, len(wire.to_owner))):
             if not wire.closed:
-                wire.on_message(wire.to_owner.popleft())
+                message = wire.to_owner.popleft()
+                if isinstance(message, LeasePaused):
+                    self.told_paused.add(message.lease_id)
+                elif isinstance(message, LeaseResumed):
+                    self.told_paused.discard(message.lease_id)
+                wire.on_message(message)
         if not wire.closed and not wire.worker.alive and not wire.to_owner:
             wire.closed = True
             wire.on_closed()

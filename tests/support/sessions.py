@@ -46,17 +46,18 @@ def await_empty_store() -> None:
     until(store_is_empty, "the store is empty")
 
 
-def await_forgotten(baseline: int = 0) -> None:
-    """This driver's table of objects holds no more than ``baseline`` entries, and no task is open."""
+def await_forgotten() -> None:
+    """This driver holds no object any more, but for those whose references went into values, and no open task."""
 
-    def forgotten() -> bool:
+    def held() -> int:
         gc.collect()
         process = this_process()
         with process.loop.lock:
             process.objects.drain()
-            return len(process.objects.table) <= baseline and not len(process.submitter.tasks)
+            entries = process.objects.table.entries.values()
+            return len([e for e in entries if not e.escaped]) + len(process.submitter.tasks)
 
-    until(forgotten, "the driver has forgotten every object and task")
+    until(lambda: not held(), "the driver has forgotten every object and task")
 
 
 def this_process() -> Process:

@@ -1,0 +1,196 @@
+"""What tasks write reaches the driver: whole lines, with the task's name, before the task's result."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import nbray
+from tests.support.sessions import session
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.integration
+LEAKS_CHECKED_PER = "module"
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def _cluster() -> Iterator[None]:
+    with session(num_cpus=2):
+        yield
+
+
+@pytest.mark.usefixtures("_cluster")
+class TestShown:
+    def test_print_appears_with_the_tasks_name_before_get_returns(self, capsys: Capture) -> None:
+        @nbray.remote
+        def train(n: int) -> int:
+            print("epoch", n)
+            return n
+
+        for n in range(100):
+            assert nbray.get(train.remote(n)) == n
+            assert capsys.readouterr().out == f"(train) epoch {n}\n"
+
+    def test_lines_of_many_tasks_are_all_there_when_their_results_are(self, capsys: Capture) -> None:
+        @nbray.remote
+        def work(n: int) -> None:
+            print(f"one {n}\ntwo {n}")
+
+        nbray.get([work.remote(n) for n in range(200)])
+
+        lines = capsys.readouterr().out.splitlines()
+        assert sorted(lines) == sorted(f"(work) {word} {n}" for n in range(200) for word in ("one", "two"))
+        for n in range(200):
+            assert lines.index(f"(work) two {n}") == lines.index(f"(work) one {n}") + 1
+
+    def test_wait_shows_lines_before_it_says_ready(self, capsys: Capture) -> None:
+        @nbray.remote
+        def work() -> None:
+            print("here")
+
+        ref = work.remote()
+        nbray.wait([ref])
+
+        assert capsys.readouterr().out == "(work) here\n"
+
+    def test_stderr_goes_to_stderr(self, capsys: Capture) -> None:
+        @nbray.remote
+        def warn() -> None:
+            print("careful", file=sys.stderr)
+            sys.stderr.write("very\n")
+
+        nbray.get(warn.remote())
+
+        assert capsys.readouterr() == ("", "(warn) careful\n(warn) very\n")
+
+    def test_partial_lines_become_whole_ones(self, capsys: Capture) -> None:
+        @nbray.remote
+        def dots() -> None:
+            for _ in range(5):
+                print(".", end="", flush=True)
+            print()
+            print("no end", end="")
+
+        nbray.get(dots.remote())
+        nbray.get(dots.remote())
+
+        assert capsys.readouterr().out == "(dots) .....\n(dots) no end\n" * 2
+
+    def test_text_of_every_kind_arrives(self, capsys: Capture) -> None:
+        @nbray.remote
+        def speak() -> None:
+            print("żółw 🐢")
+            print()
+            print("\ud800")
+            print("x" * 200_000)
+
+        nbray.get(speak.remote())
+
+        assert capsys.readouterr().out == "".join(
+            f"(speak) {line}\n" for line in ("żółw 🐢", "", "\\ud800", "x" * 200_000)
+        )
+
+    def test_two_thousand_lines_arrive_in_order_before_the_result(self, capsys: Capture) -> None:
+        @nbray.remote
+        def talk() -> None:
+            for n in range(2_000):
+                print(n)
+
+        nbray.get(talk.remote())
+
+        assert capsys.readouterr().out == "".join(f"(talk) {n}\n" for n in range(2_000))
+
+    def test_writes_past_python_arrive_too(self, capsys: Capture) -> None:
+        @nbray.remote
+        def native() -> None:
+            os.write(1, b"from C\n")
+            subprocess.run(["echo", "from a child"], check=True)
+            os.write(2, b"complaint\n")
+            sys.stdout.buffer.write(b"from the buffer\n")
+
+        nbray.get(native.remote())
+        out, err = [], []
+
+        def all_there() -> bool:
+            captured = capsys.readouterr()
+            out.append(captured.out)
+            err.append(captured.err)
+            wanted = ("from C\n", "from a child\n", "from the buffer\n")
+            return all(text in "".join(out) for text in wanted) and "complaint\n" in "".join(err)
+
+        until(all_there, "what C code wrote is here")
+
+    def test_nested_tasks_speak_under_their_own_names(self, capsys: Capture) -> None:
+        @nbray.remote
+        def inner() -> None:
+            print("inside")
+
+        @nbray.remote
+        def outer() -> None:
+            print("before")
+            nbray.get(inner.remote())
+            print("after")
+
+        nbray.get(outer.remote())
+
+        assert sorted(capsys.readouterr().out.splitlines()) == ["(inner) inside", "(outer) after", "(outer) before"]
+
+    def test_failed_task_shows_what_it_printed_first(self, capsys: Capture) -> None:
+        @nbray.remote
+        def fail() -> None:
+            print("so far so good")
+            raise ValueError
+
+        with pytest.raises(ValueError):  # noqa: PT011  (its text does not matter here)
+            nbray.get(fail.remote())
+
+        assert capsys.readouterr().out == "(fail) so far so good\n"
+
+    def test_driver_whose_stdout_is_closed_goes_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        @nbray.remote
+        def say() -> int:
+            print("to nobody")
+            return 1
+
+        with open(os.devnull, "w") as closed:
+            pass
+        for target in (closed, None):
+            monkeypatch.setattr(sys, "stdout", target)
+            assert nbray.get(say.remote()) == 1
+        monkeypatch.undo()
+
+
+def test_nothing_is_shown_with_log_to_driver_off(capfd: pytest.CaptureFixture[str]) -> None:
+    @nbray.remote
+    def say() -> None:
+        print("silence")
+        print("silence", file=sys.stderr)
+        os.write(1, b"silence\n")
+
+    with session(num_cpus=1, log_to_driver=False):
+        nbray.get([say.remote() for _ in range(5)])
+        nbray.status()  # what was written has passed the daemon by now
+
+    assert capfd.readouterr() == ("", "")
+
+
+def test_lines_written_just_before_the_end_are_not_lost(tmp_path: object) -> None:
+    script = (
+        "import nbray\n"
+        "nbray.init(num_cpus=1)\n"
+        "@nbray.remote\n"
+        "def say(n):\n"
+        "    print('line', n)\n"
+        "nbray.get([say.remote(n) for n in range(50)])\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+
+    assert done.stdout.splitlines() == [f"(say) line {n}" for n in range(50)]
+    assert done.stderr == ""
