@@ -17,6 +17,7 @@ _watch = pytest.StashKey[Watch]()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
+    os.environ["NBRAY_RENDERER"] = "text"  # the outputs were stored that way: a card differs in each run
     os.environ[MARK] = f"{os.getpid()}-notebooks"
     session.config.stash[_watch] = Watch(os.environ[MARK], deep=True)
 

@@ -29,6 +29,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 
 CELL_TIMEOUT_S = 120
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_HEADING = re.compile(r"^#+ +(.+)", re.MULTILINE)
 _EXPECTED_FAILURE_TAGS = {"raises-exception", "nbval-raises-exception"}
 
 
@@ -52,6 +53,9 @@ def run(path: Path) -> nbformat.NotebookNode:
     started_s: dict[int, float] = {}
 
     def on_start(cell: nbformat.NotebookNode, cell_index: int) -> None:
+        if cell.cell_type == "markdown":
+            for heading in _HEADING.findall(cell.source):
+                print(f"\n{heading}", flush=True)
         if cell_index in code_cells:
             started_s[cell_index] = time.monotonic()
             print(f"[{code_cells.index(cell_index) + 1}/{len(code_cells)}] {_first_line(cell)}", flush=True)
@@ -92,6 +96,8 @@ def _texts(cell: nbformat.NotebookNode) -> Iterator[str]:
             yield output.text
         elif output.output_type == "error":
             yield _ANSI.sub("", "\n".join(output.traceback) or f"{output.ename}: {output.evalue}")
+        elif "image/png" in output.data:
+            yield "(a picture: the notebook shows it)"
         else:
             yield output.data.get("text/plain", "")
 
@@ -144,18 +150,18 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.check:
         return _check(options.paths)
-    os.environ.setdefault("NBRAY_RENDERER", "text")  # outputs that do not depend on machine or moment
+    os.environ["NBRAY_RENDERER"] = "text"  # outputs that do not depend on machine or moment
     for path in options.paths:
         try:
             notebook = run(path)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             # The cell's own traceback was printed when it finished.
-            print(f"== {path}: failed ({type(error).__name__})")
+            print(f"\n== {path}: failed ({type(error).__name__})")
             return 1
         if options.save:
             tidy(notebook)
             nbformat.write(notebook, path)
-        print(f"== {path}: all cells passed")
+        print(f"\n== {path}: all cells passed")
     return 0
 
 

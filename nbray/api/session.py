@@ -21,7 +21,7 @@ from nbray.model.errors import RayConnectionError, SessionStartError
 from nbray.model.limits import STORE_MIN_BYTES
 from nbray.model.resources import CPU, UNIT, to_units
 from nbray.observe import renderer
-from nbray.observe.cards import SessionInfo
+from nbray.observe.cards import SessionInfo, Stopped
 from nbray.observe.status import ClusterStatus
 from nbray.runtime import current as runtime
 from nbray.wire.messages import LogLines
@@ -159,13 +159,13 @@ def _describe(cluster: LocalCluster, settings: dict[str, Any]) -> SessionInfo:
     )
 
 
-def shutdown() -> int:
-    """End the session and everything it started; returns how many processes that were.
+def shutdown() -> Stopped:
+    """End the session and everything it started; returns how many processes that were, as an int.
 
     Does nothing, and returns 0, when no session is running.
     """
     with _session.lock:
-        return _end(_session.cluster) if _session.cluster is not None else 0
+        return Stopped(_end(_session.cluster) if _session.cluster is not None else 0)
 
 
 def _end(cluster: LocalCluster) -> int:
@@ -217,7 +217,8 @@ def _print_log(message: LogLines) -> None:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, RuntimeWarning, stacklevel=2)
+    # It speaks of work under way, not of the line of ours that happens to say it.
+    warnings.warn_explicit(text, RuntimeWarning, "nbray", 1)
 
 
 def _at_exit() -> None:

@@ -7,6 +7,7 @@ Never:      imports nbray.node; puts a secret on a command line or into the envi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -119,7 +120,8 @@ class LocalCluster:
         on_warning: Callable[[str], None],
     ) -> Process:
         os.close(self._log_fd)
-        sock.sendall(encode(self._start_message()))
+        with contextlib.suppress(ConnectionError):  # it ended already: then there is no answer either
+            sock.sendall(encode(self._start_message()))
         welcome, arena_fd = self._await_welcome(sock)
         process_id = os.urandom(PROCESS_ID_BYTES)
         mapping = Mapping(arena_fd, welcome.store_capacity_bytes)
@@ -167,9 +169,13 @@ class LocalCluster:
         buffer = bytearray()
         messages: list[Message] = []
         descriptors: list[int] = []
+        poll = select.poll()  # select() would refuse descriptors above 1023
+        poll.register(sock, select.POLLIN)
         while not messages:
-            ready, _, _ = select.select([sock], [], [], max(0.0, deadline_s - time.monotonic()))
-            data, received = receive_with_descriptors(sock, 64 * 1024, 1) if ready else (b"", [])
+            ready = poll.poll(max(0.0, deadline_s - time.monotonic()) * 1000)
+            data, received = b"", list[int]()
+            with contextlib.suppress(ConnectionError):  # as good as an end: it did not read what we sent
+                data, received = receive_with_descriptors(sock, 64 * 1024, 1) if ready else (b"", [])
             descriptors += received
             if not data:
                 raise SessionStartError(self._start_failure(bool(ready)))

@@ -158,12 +158,13 @@ class NodeDaemon:
     async def _end(self) -> None:
         """Stop children, wait, kill, remove the session directory."""
         self._loop.remove_signal_handler(signal.SIGCHLD)
+        ended = sum(not linux.is_zombie(pid) for pid in linux.descendants_of(os.getpid()))
         await self._supervisor.close()
         self.workers.zygote.close()
         self.workers.close()
         self._store.close()
         self.control.stop()
-        ended = linux.kill_all_descendants()
+        linux.kill_all_descendants()
         if self._driver is not None:
             self._driver.send(Stopped(ended))
             self._driver.close()

@@ -45,6 +45,7 @@ class ClusterStatus(View):
         return headline(len(self.nodes), _total(self.nodes, "resources"))
 
     def _facts(self) -> list[tuple[str, str]]:
+        dropped = self._data.get("events_dropped")
         facts = [
             *(("node", _node(node)) for node in self.nodes),
             ("workers", _counts(self._part("workers"), _WORKERS)),
@@ -53,7 +54,7 @@ class ClusterStatus(View):
             *(("function", text) for text in _functions(self._part("functions"))),
             ("leases", _counts(self._part("leases"), _LEASES)),
             ("redis", _redis(self._part("redis"))),
-            ("events", f"{self._data['events_dropped']:,} dropped" if "events_dropped" in self._data else ""),
+            ("events", f"{dropped:,} dropped" if dropped else ""),
         ]
         return [(label, value) for label, value in facts if value]  # what was not sent is left out
 

@@ -81,7 +81,7 @@ class InterruptGuard:
         if not self.pending or _get_ident() != self._main or self._handler is None:
             return False
         self.pending = False
-        self._handler.previous(_SIGINT, sys._getframe(1))
+        self._handler.previous(_SIGINT, sys._getframe(1))  # noqa: SLF001  (its only name)
         return True
 
     def defers(self) -> bool:

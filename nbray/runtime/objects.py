@@ -9,6 +9,7 @@ Methods whose docstring says "lock held" are called with ``loop.lock``; the othe
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -251,20 +252,11 @@ class Objects:
         Raises:
             ObjectStoreFullError: no room in the store, or no memory in the machine or cgroup.
         """
-        creation = Creation(Waiter(), None)
-        with self._loop.lock:
-            self._creations[object_id] = creation
-            self._tell_daemon(CreateObject(object_id, owner, serialized.size_bytes))
-        assert creation.waiter is not None
-        try:
-            while not self._loop.wait(creation.waiter) and self._loop.guard.deliver():
-                pass  # a handler of the user's own that returns lets it go on
-        except BaseException:
-            with self._loop.lock:
-                self._abandon(object_id, creation)
-            raise
-        with self._loop.lock:
-            self._creations.pop(object_id, None)
+        assert self.mapping is not None
+        creation = self._create(object_id, owner, serialized.size_bytes)
+        if creation.failure is not None and serialized.size_bytes <= self.mapping.capacity_bytes:
+            gc.collect()  # references in cycles hold objects, too
+            creation = self._create(object_id, owner, serialized.size_bytes)
         if creation.failure is not None:
             raise _full(creation.failure, serialized.size_bytes)
         descriptor = creation.descriptor
@@ -274,6 +266,25 @@ class Objects:
         with self._loop.lock:
             self._tell_daemon(SealObject(object_id))
         return descriptor
+
+    def _create(self, object_id: bytes, owner: bytes, size_bytes: int) -> Creation:
+        """Ask for space and wait for the answer; call it inside the guard."""
+        waiter = Waiter()
+        creation = Creation(waiter, None)
+        with self._loop.lock:
+            self.drain()  # first give back what may be given back
+            self._creations[object_id] = creation
+            self._tell_daemon(CreateObject(object_id, owner, size_bytes))
+        try:
+            while not self._loop.wait(waiter) and self._loop.guard.deliver():
+                pass  # a handler of the user's own that returns lets it go on
+        except BaseException:
+            with self._loop.lock:
+                self._abandon(object_id, creation)
+            raise
+        with self._loop.lock:
+            self._creations.pop(object_id, None)
+        return creation
 
     def _abandon(self, object_id: bytes, creation: Creation) -> None:
         """Nobody wants it any more: abort it, now or when its space comes. Lock held."""

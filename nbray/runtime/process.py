@@ -226,7 +226,7 @@ class Process:
             raise StaleSessionError()
 
     def _lost(self) -> NbrayError:
-        """Why there is no answer. A new one each time: a raised exception keeps the frames it went through."""
+        """Why there is no answer. New each time: a raised exception keeps the frames it went through."""
         return RayConnectionError() if self.failure is None else copy.copy(self.failure)
 
     # --- submitting ----------------------------------------------------------------------------------

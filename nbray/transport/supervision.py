@@ -8,10 +8,12 @@ Never:      swallows a crash: the first unexpected one is handed to ``on_crash``
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 _CANCEL_AGAIN_S = 0.05
+_CLOSE_DEADLINE_S = 2.0
 
 
 class Supervisor:
@@ -35,8 +37,9 @@ class Supervisor:
             self._on_crash(task.get_name(), crash)
 
     async def close(self) -> None:
-        """Cancel what still runs and wait for it."""
-        while tasks := list(self._tasks):
+        """Cancel what still runs and wait for it; for 2 s at most, since its owner is about to end."""
+        deadline_s = time.monotonic() + _CLOSE_DEADLINE_S
+        while (tasks := list(self._tasks)) and time.monotonic() < deadline_s:
             for task in tasks:
                 task.cancel()
             # Again if need be: before Python 3.12, wait_for swallows a cancellation that comes in the

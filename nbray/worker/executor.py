@@ -183,6 +183,8 @@ class Executor:
         started_ns = _clock_ns()
         results, failed = self._attempt(link, message, borrowed)
         execution_us = (_clock_ns() - started_ns) // 1000
+        if self._loop.closing:  # a process that the task forked came back here: it is no worker
+            os._exit(int(failed))
         for stream in self._streams:
             stream.end_of_task()
         if borrowed:

@@ -12,6 +12,7 @@ import io
 from collections.abc import Callable
 
 _LINE_MAX = 64 * 1024
+_BATCH_MAX = 1024 * 1024
 
 
 class TaskStream(io.TextIOBase):
@@ -29,6 +30,7 @@ class TaskStream(io.TextIOBase):
         self._fd = fd
         self._emit = emit
         self._partial = ""
+        self._is_cut = False  # what came before ``_partial`` on its line was too long to keep
         self.buffer = io.FileIO(fd, "w", closefd=False)
 
     @property
@@ -58,9 +60,14 @@ class TaskStream(io.TextIOBase):
         self._partial += text
         if "\n" in text or len(self._partial) > _LINE_MAX:
             *lines, self._partial = self._partial.split("\n")
+            if self._is_cut and lines:
+                self._is_cut = False
+                if not lines[0]:  # the end of a line that went out before
+                    del lines[0]
             if len(self._partial) > _LINE_MAX:
                 lines.append(self._partial)
                 self._partial = ""
+                self._is_cut = True
             self._send(lines)
         return len(text)
 
@@ -69,7 +76,18 @@ class TaskStream(io.TextIOBase):
         if self._partial:
             lines, self._partial = [self._partial], ""
             self._send(lines)
+        self._is_cut = False
 
     def _send(self, lines: list[str]) -> None:
-        # Lone surrogates would not encode; show them as escapes instead.
-        self._emit(self._name, [line.encode("utf-8", "backslashreplace").decode() for line in lines])
+        batch: list[str] = []
+        size = 0
+        for line in lines:
+            for at in range(0, len(line) or 1, _BATCH_MAX):
+                # Lone surrogates would not encode; show them as escapes instead.
+                batch.append(line[at : at + _BATCH_MAX].encode("utf-8", "backslashreplace").decode())
+                size += len(batch[-1]) + 1
+                if size > _BATCH_MAX:  # one frame must not grow beyond what the wire takes
+                    self._emit(self._name, batch)
+                    batch, size = [], 0
+        if batch:
+            self._emit(self._name, batch)

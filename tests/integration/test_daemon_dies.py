@@ -24,6 +24,8 @@ pytestmark = pytest.mark.integration
 
 #: Waits and calls end with the typed error this soon, and everything is gone.
 DEADLINE_S = 2.0
+#: A new session's first result is there this soon; waiting in vain for the dead daemon would take longer.
+RESTARTED_S = 5.0
 
 
 @pytest.fixture
@@ -120,9 +122,11 @@ def test_new_calls_end_with_a_typed_error_at_once(session: dict[str, Any]) -> No
         "status": nbray.status,
     }
     for name, call in calls.items():
-        with pytest.raises(RayletError):
+        try:
             call()
-            pytest.fail(f"{name} raised nothing")
+        except RayletError:
+            continue
+        pytest.fail(f"{name} raised nothing")
 
 
 def test_a_call_that_meets_the_loss_itself_ends_with_the_typed_error(session: dict[str, Any]) -> None:
@@ -187,8 +191,8 @@ def test_init_works_again_at_once(session: dict[str, Any]) -> None:
     started_s = time.monotonic()
     nbray.init(num_cpus=2)
 
-    assert nbray.get(double.remote(21)) == 42
-    assert time.monotonic() - started_s < DEADLINE_S
+    assert nbray.get(double.remote(21), timeout=10) == 42
+    assert time.monotonic() - started_s < RESTARTED_S
     assert nbray.status().to_dict()["session_dir"] != session["session_dir"]
     assert is_stopped(session["session_dir"], before), remains(session["session_dir"], before)
     with pytest.raises(StaleSessionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,9 +43,8 @@ def bytes_like(seed: int, size_bytes: int) -> Any:
 
 def overwrite_free_space(seed: int) -> None:
     """Put and drop other bytes until every free page of the store has been written."""
-    kept = []
-    for n in range((STORE_BYTES - 40 * MIB) // ROOM_BYTES):
-        kept.append(nbray.put(bytes_like(seed + n, ROOM_BYTES)))
+    kept = [nbray.put(bytes_like(seed + n, ROOM_BYTES)) for n in range(STORE_BYTES // ROOM_BYTES - 2)]
+    kept.clear()
 
 
 # --- reading --------------------------------------------------------------------------------------------
@@ -112,7 +112,11 @@ def test_odd_sizes_survive(make: Any) -> None:
 
     value = make()
 
-    for back in (nbray.get(nbray.put(value)), nbray.get(same.remote(value)), nbray.get(same.remote(nbray.put(value)))):
+    for back in (
+        nbray.get(nbray.put(value)),
+        nbray.get(same.remote(value)),
+        nbray.get(same.remote(nbray.put(value))),
+    ):
         assert type(back) is type(value)
         np.testing.assert_equal(back, value)
 
@@ -138,7 +142,16 @@ def test_many_buffers_in_one_object_survive() -> None:
 
 
 def test_exact_types_survive() -> None:
-    value = [np.float32(1.5), np.datetime64("2020-01-01"), {1, 2}, frozenset("ab"), 2**200, 1j, range(3), None]
+    value = [
+        np.float32(1.5),
+        np.datetime64("2020-01-01"),
+        {1, 2},
+        frozenset("ab"),
+        2**200,
+        1j,
+        range(3),
+        None,
+    ]
 
     back = nbray.get(nbray.put(value))
 
@@ -154,7 +167,7 @@ def test_exact_types_survive() -> None:
     lambda a: a[100:200],
     lambda a: a.reshape(-1, 2)[::3],
     lambda a: np.frombuffer(a, dtype=np.uint8),
-    lambda a: memoryview(a),
+    memoryview,
     lambda a: a.view(np.uint16),
     lambda a: np.asarray(memoryview(a)[10:5000]),
 ], ids=["whole", "slice", "reshaped", "frombuffer", "memoryview", "view", "asarray"])  # fmt: skip
@@ -284,7 +297,7 @@ def test_four_tasks_with_one_large_array_take_its_memory_once(tmp_path: Path) ->
 
 @pytest.fixture
 def _escapes_stay_for_the_session(_nothing_stays_in_the_store: None) -> Iterator[None]:
-    """References that were pickled into values pin their objects, so these tests get a session of their own."""
+    """References that went into values pin their objects: these tests get a session of their own."""
     nbray.shutdown()
     with session(num_cpus=2, object_store_memory=STORE_BYTES):
         yield
@@ -372,6 +385,16 @@ def test_full_store_says_so_soon_names_what_it_holds_and_recovers() -> None:
     kept.clear()
     again = nbray.put(bytes_like(9, 2 * ROOM_BYTES))  # at once: a full store waits for frees on their way
     assert (nbray.get(again) == bytes_like(9, 2 * ROOM_BYTES)).all()
+
+
+def test_references_in_garbage_cycles_do_not_fill_the_store() -> None:
+    gc.disable()
+    try:
+        for n in range(20):
+            cycle: list[Any] = [nbray.put(bytes_like(n, ROOM_BYTES))]
+            cycle.append(cycle)
+    finally:
+        gc.enable()
 
 
 def test_object_larger_than_the_store_is_refused_at_once() -> None:

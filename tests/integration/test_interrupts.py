@@ -1,5 +1,7 @@
 """Ctrl-C: wherever it comes, it is raised once, nothing is torn, and the session goes on."""
 
+# ruff: noqa: PT012  (a signal that comes from outside may strike at any line of a block)
+
 from __future__ import annotations
 
 import gc
@@ -8,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ SRC = Path(nbray.__file__).parent
 #: All of what runs between a call of the API and its answer. Not model: it is pure.
 WATCHED = [SRC / room for room in ("api", "core", "runtime", "transport", "wire")]
 FEW_POINTS = 211  # so many, spread evenly, in the quick sweeps
+SOON_S = 0.2
 MEGABYTE = np.arange(131_072, dtype=np.float64)
 
 
@@ -125,12 +129,12 @@ def count_points(operation: Operation) -> int:
 
 
 def sweep(add: Any, operation: Operation, is_right: Callable[[Any], bool], stride: int) -> int:
-    """Interrupt at every ``stride``-th bytecode until the call is over before; return how often it was raised."""
+    """Interrupt at every ``stride``-th bytecode until the call is over before; how often was it raised?"""
     interrupter = Interrupter(WATCHED)
     at, raised = 1, 0
     while True:
         refs: list[Any] = []
-        outcome = interrupter.run(lambda: operation(refs), at)
+        outcome = interrupter.run(partial(operation, refs), at)
         place = f"interrupted before bytecode {at}: {outcome.where}"
         if not outcome.reached:
             assert is_right(outcome.value)
@@ -168,112 +172,133 @@ def check_whole(add: Any, refs: list[Any], place: str) -> None:
 # --- one that comes from outside ------------------------------------------------------------------------
 
 
-@pytest.fixture
-def interrupt_then_go_on(cluster: None) -> Any:
-    """A task in another process that presses Ctrl-C here, then works on until it is let go; tells when it did."""
+class Presser:
+    """A task that presses Ctrl-C here once ``ready`` was called, and works on until ``go_on`` was."""
 
-    @nbray.remote
-    def interrupt_then_go_on(pid: int, go_on: str) -> float:
-        pressed_s = time.monotonic()  # one clock for the whole machine
-        os.kill(pid, signal.SIGINT)
-        while not os.path.exists(go_on):
-            time.sleep(0.005)
+    def __init__(self, folder: Path) -> None:
+        @nbray.remote(num_cpus=0)
+        def press(pid: int, ready: str, go_on: str) -> float:
+            while not os.path.exists(ready):
+                time.sleep(0.001)
+            pressed_s = time.monotonic()  # one clock for the whole machine
+            os.kill(pid, signal.SIGINT)
+            while not os.path.exists(go_on):
+                time.sleep(0.001)
+            return pressed_s
+
+        self._ready, self._go_on = folder / "ready", folder / "go on"
+        self.ref = press.remote(os.getpid(), str(self._ready), str(self._go_on))
+
+    def ready(self) -> None:
+        self._ready.touch()
+
+    def go_on(self) -> None:
+        self._go_on.touch()
+
+    def pressed_s(self) -> float:
+        """When it was; waits for the task's end."""
+        pressed_s: float = nbray.get(self.ref, timeout=10)
         return pressed_s
 
-    return interrupt_then_go_on
+
+@pytest.fixture
+def presser(add: Any, tmp_path: Path) -> Presser:
+    return Presser(tmp_path)
 
 
-def test_interrupt_of_a_long_get_comes_at_once_and_the_task_goes_on(
-    add: Any, interrupt_then_go_on: Any, tmp_path: Path
-) -> None:
-    go_on = tmp_path / "go on"
-    ref = None
-
+def test_interrupt_of_a_long_get_comes_at_once_and_the_task_goes_on(add: Any, presser: Presser) -> None:
     with pytest.raises(KeyboardInterrupt):
-        ref = interrupt_then_go_on.remote(os.getpid(), str(go_on))
-        nbray.get(ref, timeout=20)
+        presser.ready()
+        nbray.get(presser.ref, timeout=20)
     raised_s = time.monotonic()
 
     assert nbray.get(add.remote(1)) == 2
-    go_on.touch()
-    assert ref is not None
-    assert raised_s - nbray.get(ref, timeout=10) < 0.2
+    presser.go_on()
+    assert raised_s - presser.pressed_s() < SOON_S
 
 
 @pytest.mark.parametrize("many", [1, 50])
-def test_interrupt_of_a_long_wait_comes_at_once(
-    add: Any, interrupt_then_go_on: Any, tmp_path: Path, many: int
-) -> None:
-    go_on = tmp_path / "go on"
-    refs = [add.remote(n) for n in range(many)]
+def test_interrupt_of_a_long_wait_comes_at_once(add: Any, presser: Presser, many: int) -> None:
+    refs = [*(add.remote(n) for n in range(many)), presser.ref]
 
     with pytest.raises(KeyboardInterrupt):
-        refs.append(interrupt_then_go_on.remote(os.getpid(), str(go_on)))
+        presser.ready()
         nbray.wait(refs, num_returns=len(refs), timeout=20)
     raised_s = time.monotonic()
 
-    go_on.touch()
+    presser.go_on()
     assert nbray.get(refs[:-1]) == list(range(1, many + 1))
-    assert raised_s - nbray.get(refs[-1], timeout=10) < 0.2
+    assert raised_s - presser.pressed_s() < SOON_S
 
 
-def test_interrupt_while_another_thread_reads_comes_at_once(
-    add: Any, interrupt_then_go_on: Any, tmp_path: Path
-) -> None:
-    go_on = tmp_path / "go on"
-
-    @nbray.remote
-    def wait_for(path: str) -> str:
-        while not os.path.exists(path):
-            time.sleep(0.005)
-        return "went on"
-
+def test_interrupt_while_another_thread_reads_comes_at_once(presser: Presser) -> None:
     answers: list[Any] = []
-    thread = threading.Thread(target=lambda: answers.append(nbray.get(wait_for.remote(str(go_on)))))
+    thread = threading.Thread(target=lambda: answers.append(nbray.get(presser.ref, timeout=20)))
     thread.start()
     until(this_process().loop.is_led, "the thread reads")
-    ref = None
+
     with pytest.raises(KeyboardInterrupt):
-        ref = interrupt_then_go_on.remote(os.getpid(), str(go_on))
-        nbray.get(ref, timeout=20)
+        presser.ready()
+        nbray.get(presser.ref, timeout=20)
     raised_s = time.monotonic()
 
-    go_on.touch()
+    presser.go_on()
+    assert raised_s - presser.pressed_s() < SOON_S
     thread.join(10)
-    assert answers == ["went on"]
-    assert ref is not None
-    assert raised_s - nbray.get(ref, timeout=10) < 0.2
+    assert answers == [presser.pressed_s()]
+
+
+def test_get_in_another_thread_is_not_interrupted(add: Any, presser: Presser) -> None:
+    answers: list[Any] = []
+    answered = threading.Event()
+
+    def get() -> None:
+        answers.append(nbray.get(presser.ref, timeout=20))
+        answered.set()
+
+    thread = threading.Thread(target=get)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        presser.ready()
+        answered.wait(10)  # not join: interrupted, it takes the thread for ended (CPython 3.11)
+    presser.go_on()
+    assert answered.wait(10)
+    thread.join(10)
+
+    assert answers == [presser.pressed_s()]
+    assert nbray.get(add.remote(1)) == 2
 
 
 @pytest.fixture
-def handler() -> Iterator[Callable[[Any], None]]:
+def handler(cluster: None) -> Iterator[Callable[[Any], None]]:
     """Sets SIGINT's handler for one test."""
     before = signal.getsignal(signal.SIGINT)
-    yield lambda chosen: signal.signal(signal.SIGINT, chosen)
+
+    def choose(chosen: Any) -> None:
+        signal.signal(signal.SIGINT, chosen)
+
+    yield choose
     signal.signal(signal.SIGINT, before)
 
 
 def test_handler_of_the_users_own_is_called_and_get_goes_on(
-    add: Any, interrupt_then_go_on: Any, handler: Callable[[Any], None], tmp_path: Path
+    presser: Presser, handler: Callable[[Any], None]
 ) -> None:
-    go_on = tmp_path / "go on"
     calls: list[Any] = []
 
     def note(signum: int, frame: Any) -> None:
         calls.append((signum, frame is not None))
-        go_on.touch()
+        presser.go_on()
 
     handler(note)
 
-    nbray.get(interrupt_then_go_on.remote(os.getpid(), str(go_on)), timeout=10)
+    presser.ready()
+    nbray.get(presser.ref, timeout=10)
 
     assert calls == [(signal.SIGINT, True)]
-    assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
 
 
-def test_handler_that_returns_lets_every_operation_finish(
-    add: Any, handler: Callable[[Any], None]
-) -> None:
+def test_handler_that_returns_lets_every_operation_finish(add: Any, handler: Callable[[Any], None]) -> None:
     calls: list[int] = []
     handler(lambda signum, frame: calls.append(signum))
 
@@ -281,39 +306,17 @@ def test_handler_that_returns_lets_every_operation_finish(
         points = count_points(operation)
         for at in range(1, points, points // 23):
             before = len(calls)
-            outcome = Interrupter(WATCHED).run(lambda: operation([]), at)  # noqa: B023  (called at once)
+            outcome = Interrupter(WATCHED).run(partial(operation, []), at)
             assert not outcome.interrupted
             assert is_right(outcome.value), outcome.where
             assert len(calls) - before == outcome.reached, outcome.where
 
 
-def test_ignored_interrupt_stays_ignored(
-    add: Any, interrupt_then_go_on: Any, handler: Callable[[Any], None], tmp_path: Path
-) -> None:
-    (tmp_path / "go on").touch()
+def test_ignored_interrupt_stays_ignored(presser: Presser, handler: Callable[[Any], None]) -> None:
     handler(signal.SIG_IGN)
 
-    nbray.get(interrupt_then_go_on.remote(os.getpid(), str(tmp_path / "go on")), timeout=10)
+    presser.ready()
+    presser.go_on()
+    nbray.get(presser.ref, timeout=10)
 
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-
-
-def test_get_in_another_thread_is_not_interrupted(add: Any, interrupt_then_go_on: Any, tmp_path: Path) -> None:
-    go_on = tmp_path / "go on"
-    answers: list[Any] = []
-    answered = threading.Event()
-
-    def get() -> None:
-        answers.append(nbray.get(interrupt_then_go_on.remote(os.getpid(), str(go_on)), timeout=10))
-        answered.set()
-
-    thread = threading.Thread(target=get)
-    with pytest.raises(KeyboardInterrupt):
-        thread.start()
-        answered.wait(10)  # not join: interrupted, it takes the thread for ended (CPython 3.11)
-    go_on.touch()
-    assert answered.wait(10)
-    thread.join(10)
-
-    assert len(answers) == 1
-    assert nbray.get(add.remote(1)) == 2

@@ -1,10 +1,13 @@
 """What tasks write reaches the driver: whole lines, with the task's name, before the task's result."""
 
+# ruff: noqa: T201  (the tasks of these tests print)
+
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 
 import pytest
@@ -23,6 +26,12 @@ Capture = pytest.CaptureFixture[str]
 def _cluster() -> Iterator[None]:
     with session(num_cpus=2):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _plain_tags(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without process IDs, which differ from run to run."""
+    monkeypatch.setenv("NBRAY_RENDERER", "text")
 
 
 @pytest.mark.usefixtures("_cluster")
@@ -47,7 +56,20 @@ class TestShown:
         lines = capsys.readouterr().out.splitlines()
         assert sorted(lines) == sorted(f"(work) {word} {n}" for n in range(200) for word in ("one", "two"))
         for n in range(200):
-            assert lines.index(f"(work) two {n}") == lines.index(f"(work) one {n}") + 1
+            assert lines.index(f"(work) one {n}") < lines.index(f"(work) two {n}")
+
+    def test_tag_names_the_process_unless_output_is_to_be_the_same_in_every_run(
+        self, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        @nbray.remote
+        def work() -> int:
+            print("here")
+            return os.getpid()
+
+        monkeypatch.delenv("NBRAY_RENDERER")
+        pid = nbray.get(work.remote())
+
+        assert capsys.readouterr().out == f"(work pid={pid}) here\n"
 
     def test_wait_shows_lines_before_it_says_ready(self, capsys: Capture) -> None:
         @nbray.remote
@@ -139,7 +161,11 @@ class TestShown:
 
         nbray.get(outer.remote())
 
-        assert sorted(capsys.readouterr().out.splitlines()) == ["(inner) inside", "(outer) after", "(outer) before"]
+        assert sorted(capsys.readouterr().out.splitlines()) == [
+            "(inner) inside",
+            "(outer) after",
+            "(outer) before",
+        ]
 
     def test_failed_task_shows_what_it_printed_first(self, capsys: Capture) -> None:
         @nbray.remote
@@ -166,31 +192,55 @@ class TestShown:
         monkeypatch.undo()
 
 
-def test_nothing_is_shown_with_log_to_driver_off(capfd: pytest.CaptureFixture[str]) -> None:
-    @nbray.remote
-    def say() -> None:
-        print("silence")
-        print("silence", file=sys.stderr)
-        os.write(1, b"silence\n")
-
-    with session(num_cpus=1, log_to_driver=False):
-        nbray.get([say.remote() for _ in range(5)])
-        nbray.status()  # what was written has passed the daemon by now
-
-    assert capfd.readouterr() == ("", "")
-
-
-def test_lines_written_just_before_the_end_are_not_lost(tmp_path: object) -> None:
-    script = (
-        "import nbray\n"
-        "nbray.init(num_cpus=1)\n"
-        "@nbray.remote\n"
-        "def say(n):\n"
-        "    print('line', n)\n"
-        "nbray.get([say.remote(n) for n in range(50)])\n"
+def run_script(script: str) -> subprocess.CompletedProcess[str]:
+    """A driver of its own, to see all that it writes."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
 
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+
+def test_nothing_is_shown_with_log_to_driver_off() -> None:
+    done = run_script("""
+        import os, sys, nbray
+        nbray.init(num_cpus=1, log_to_driver=False)
+        @nbray.remote
+        def say():
+            print("silence")
+            print("silence", file=sys.stderr)
+            os.write(1, b"silence\\n")
+        nbray.get([say.remote() for _ in range(5)])
+        nbray.status()  # what was written has passed the daemon by now
+    """)
+
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_lines_written_just_before_the_end_are_not_lost() -> None:
+    done = run_script("""
+        import nbray
+        nbray.init(num_cpus=1)
+        @nbray.remote
+        def say(n):
+            print("line", n)
+        nbray.get([say.remote(n) for n in range(50)])
+    """)
 
     assert done.stdout.splitlines() == [f"(say) line {n}" for n in range(50)]
     assert done.stderr == ""
+
+
+def test_lines_of_tasks_that_nobody_got_still_appear_at_the_end() -> None:
+    done = run_script("""
+        import nbray
+        nbray.init(num_cpus=1)
+        @nbray.remote
+        def say(n):
+            print("line", n)
+        nbray.wait([say.remote(n) for n in range(5)], num_returns=5)
+    """)
+
+    assert done.stdout.splitlines() == [f"(say) line {n}" for n in range(5)]

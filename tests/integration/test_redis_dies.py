@@ -51,13 +51,16 @@ def is_back(restarts: int) -> bool:
     return bool(redis["connected"] and redis["restarts"] == restarts)
 
 
-def records(function_id: bytes) -> tuple[list[NodeRecord], JobRecord | None, FunctionRecord | None]:
+Records = tuple[list[NodeRecord], JobRecord | None, FunctionRecord | None]
+
+
+def records(function_id: bytes) -> Records:
     """What lies in the session's Redis, read as another node of the cluster would."""
     folder = Path(status()["session_dir"])
     token = (folder / "token").read_bytes()
     cluster_id = folder.name.removeprefix("nbray-")
 
-    async def read() -> tuple[list[NodeRecord], JobRecord | None, FunctionRecord | None]:
+    async def read() -> Records:
         client = ControlClient(str(folder / "redis.sock"), username=USER, password=redis_password(token))
         reading = asyncio.get_running_loop().create_task(client.run())
         try:
@@ -72,6 +75,11 @@ def records(function_id: bytes) -> tuple[list[NodeRecord], JobRecord | None, Fun
             await asyncio.gather(reading, return_exceptions=True)
 
     return asyncio.run(read())
+
+
+def complete_records(function_id: bytes) -> Records | None:
+    found = records(function_id)
+    return found if all(found) else None
 
 
 @nbray.remote
@@ -110,13 +118,15 @@ def test_functions_that_are_new_meanwhile_run_too() -> None:
 def test_it_is_started_again_and_everything_is_published_again() -> None:
     assert nbray.get(double.remote(21)) == 42
     (function_id,) = current().submitter.exports.messages
-    before = until(lambda: all(records(function_id)) and records(function_id), "all is published")
+    before = until(lambda: complete_records(function_id), "all is published")
 
     kill_redis()
     until(lambda: is_back(1), "Redis is back", deadline_s=2.0)
 
-    after = until(lambda: all(records(function_id)) and records(function_id), "all is published again", 2.0)
+    after = until(lambda: complete_records(function_id), "all is published again", 2.0)
     assert after == before
+    assert before is not None
+    assert after is not None
     (node,), job, function = after
     assert node.pid == status()["processes"]["daemon"]
     assert job is not None

@@ -57,7 +57,10 @@ def test_task_with_two_cpus_runs_beside_no_other() -> None:
 
     assert overlap(narrow) <= 2
     for each in wide:
-        assert overlap([each, *[other for other in wide + narrow if other is not each and meets(each, other)]]) == 1
+        assert (
+            overlap([each, *[other for other in wide + narrow if other is not each and meets(each, other)]])
+            == 1
+        )
 
 
 @pytest.mark.parametrize(("options", "most"), [
@@ -65,7 +68,9 @@ def test_task_with_two_cpus_runs_beside_no_other() -> None:
     ({"num_cpus": 0, "resources": {"token": 1.5}}, None), ({"num_cpus": 0, "resources": {"token": 3}}, 1),
     ({"num_cpus": 0.25, "resources": {"token": 0.75}}, 4),
 ])  # fmt: skip
-def test_no_more_run_at_once_than_their_resources_allow(options: Any, most: int | None, tmp_path: Path) -> None:
+def test_no_more_run_at_once_than_their_resources_allow(
+    options: Any, most: int | None, tmp_path: Path
+) -> None:
     @nbray.remote
     def span(folder: str, together: int) -> tuple[float, float]:
         """Returns once so many were seen to run at once, or soon."""
@@ -92,13 +97,13 @@ def test_task_that_no_node_can_run_warns_and_other_work_goes_on() -> None:
     def work(n: int) -> int:
         return n
 
-    with pytest.warns(RuntimeWarning, match="64"):
+    with pytest.warns(RuntimeWarning, match="64"):  # noqa: PT031  (the warning comes while others work)
         ref = work.options(num_cpus=64).remote(1)
         assert nbray.get([work.remote(n) for n in range(10)], timeout=10) == list(range(10))
         assert nbray.wait([ref], timeout=0.2) == ([], [ref])
     with pytest.raises(nbray.RayTimeoutError):
         nbray.get(ref, timeout=0)
-    with pytest.warns(RuntimeWarning, match="unobtainium"):
+    with pytest.warns(RuntimeWarning, match="unobtainium"):  # noqa: PT031
         other = work.options(num_cpus=0, resources={"unobtainium": 1}).remote(1)
         assert nbray.wait([other], timeout=0.2) == ([], [other])
     with warnings.catch_warnings():
@@ -113,7 +118,7 @@ def test_quantity_out_of_range_is_refused_at_the_call(options: Any) -> None:
     @nbray.remote(**options)
     def f() -> None: ...
 
-    with pytest.raises(ValueError, match="num_cpus|token"):
+    with pytest.raises(ValueError, match=r"num_cpus|token"):
         f.remote()
 
 

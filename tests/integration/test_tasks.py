@@ -120,7 +120,7 @@ def test_closures_lambdas_and_recursion_work() -> None:
 
     @nbray.remote
     def factorial(n: int) -> int:
-        return 1 if n == 0 else n * nbray.get(factorial.remote(n - 1))
+        return 1 if n == 0 else n * int(nbray.get(factorial.remote(n - 1)))
 
     double = nbray.remote(lambda x: 2 * x)
 
@@ -347,7 +347,7 @@ def run_in_threads(work: Callable[[int], None], count: int) -> None:
     def guarded(number: int) -> None:
         try:
             work(number)
-        except BaseException as exc:  # raised below
+        except BaseException as exc:  # noqa: BLE001  (raised below)
             failures.append(exc)
 
     threads = [threading.Thread(target=guarded, args=(number,)) for number in range(count)]

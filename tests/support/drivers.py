@@ -92,7 +92,7 @@ class Driver:
 
 @contextlib.contextmanager
 def driver(
-    script: str, *, env: Mapping[str, str] | None = None, new_session: bool = False, umask: int = -1
+    script: str, *, env: Mapping[str, str] | None = None, new_session: bool = False
 ) -> Iterator[Driver]:
     """Run a script that has ``nbray``, ``tell`` and ``hear``.
 
@@ -100,12 +100,11 @@ def driver(
         script: Python, indented as you like.
         env: set beside this process's own variables.
         new_session: give it a process group of its own.
-        umask: its mask; -1 for ours.
     """
     variables = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
     process = subprocess.Popen(
         [sys.executable, "-c", _PREAMBLE + textwrap.dedent(script)],
-        env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=new_session, umask=umask,
+        env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=new_session,
     )  # fmt: skip
     running = Driver(process)
     try:
@@ -150,17 +149,16 @@ def remains(session_dir: str, before: list[procfs.Process]) -> str:
 
 def memory_holders(inode: str) -> list[procfs.Process]:
     """Processes that map this memory file or have it open: while there is one, its pages live."""
-    found = []
-    for process in procfs.processes():
-        links = " ".join(procfs.open_fds(process.pid).values())
-        if inode in procfs.shared_mappings(process.pid) or ("memfd:" in links and _has_open(process.pid, inode)):
-            found.append(process)
-    return found
+    return [
+        process
+        for process in procfs.processes()
+        if inode in procfs.shared_mappings(process.pid) or _has_open(process.pid, inode)
+    ]
 
 
 def _has_open(pid: int, inode: str) -> bool:
-    for fd in procfs.open_fds(pid):
+    for fd, link in procfs.open_fds(pid).items():
         with contextlib.suppress(OSError):
-            if str(os.stat(f"/proc/{pid}/fd/{fd}").st_ino) == inode:
+            if "memfd:" in link and str(os.stat(f"/proc/{pid}/fd/{fd}").st_ino) == inode:
                 return True
     return False

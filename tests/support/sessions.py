@@ -47,7 +47,7 @@ def await_empty_store() -> None:
 
 
 def await_forgotten() -> None:
-    """This driver holds no object any more, but for those whose references went into values, and no open task."""
+    """This driver holds no open task and no object, but for those whose references went into values."""
 
     def held() -> int:
         gc.collect()
