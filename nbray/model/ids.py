@@ -74,5 +74,5 @@ def function_id(pickled: bytes) -> bytes:
 
 
 def short(identifier: bytes) -> str:
-    """The eight hex digits that people see. The end varies between siblings, so it leads."""
-    return (identifier[-8:] if len(identifier) > 8 else identifier).hex()[:8]
+    """The eight hex digits that people see: of tasks and objects the counter, which tells siblings apart."""
+    return (identifier[_SCOPE_BYTES:TASK_ID_BYTES] or identifier[:4]).hex()

@@ -288,14 +288,14 @@ class NodeDaemon:
             self._tell_if_stuck()
 
     def _tell_if_stuck(self) -> None:
-        """No silent hang: nested tasks that wait for each other may need more processes than there may be."""
+        """No silent hang: nested tasks that wait for each other may need more processes than may be."""
         pool = self._pool.snapshot()
         if pool["waiting_leases"] and pool["blocked"] >= pool["cap"] and not self._told_stuck:
             self._told_stuck = True
             self._tell_people(
-                f"nbray: all {pool['blocked']} worker processes wait for tasks that they started, and no more "
-                "processes may be made: this will not end by itself. Nest less deeply, or give init() more "
-                "num_cpus (5 processes for each, and 16)."
+                f"nbray: all {pool['blocked']} worker processes wait for tasks that they started, and "
+                "no more may be made: this will not end by itself. Nest less deeply, or give init() "
+                "more num_cpus (5 processes for each, and 16)."
             )
 
     def _on_unblocked(self, peer: Peer, message: Unblocked) -> None:

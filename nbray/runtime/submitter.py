@@ -242,7 +242,9 @@ class Submitter:
         task = self.tasks.current(message.task_id, message.attempt)
         if task is None or lease is None:
             known = self.objects.table.entries
-            stale = [v.object_id for v in message.results if type(v) is Descriptor and v.object_id not in known]
+            stale = [
+                v.object_id for v in message.results if type(v) is Descriptor and v.object_id not in known
+            ]
             if stale and task is None and message.task_id not in self.tasks.tasks:
                 self._tell_daemon(FreeObjects(stale))
             return

@@ -112,3 +112,19 @@ def test_what_it_leaves_is_swept(folder: Path) -> None:
     (folder / "go").touch()
     assert nbray.get(waits_for.remote(str(folder / "go")), timeout=10) in processes()["workers"]
     assert [p for p in procfs.children(processes()["daemon"]) if p.state == "Z"] == []
+
+
+def test_workers_that_are_ordered_while_it_starts_again_are_all_made(folder: Path) -> None:
+    @nbray.remote(num_cpus=0)
+    def arrives(path: str) -> None:
+        import time
+
+        Path(path, str(os.getpid())).touch()
+        while len(os.listdir(path)) < 20:
+            time.sleep(0.005)
+
+    kill_zygote()
+    refs = [arrives.remote(str(folder)) for _ in range(20)]
+
+    nbray.get(refs, timeout=15)
+    assert len(os.listdir(folder)) == 20

@@ -166,6 +166,14 @@ def ask_for_more_than_there_is(pool: LeasePool, shape: ShapeQueue, out: list[Com
         out.append(RequestLease(lease, len(shape.queue)))
 
 
+def push_ahead_what_may_run_only_once(task: Task) -> bool:
+    return False
+
+
+def ignore(task: Task, value: object) -> None:
+    pass
+
+
 MUTATIONS: list[tuple[type, str, Callable[..., Any] | property]] = [
     (ReferenceTable, "release_argument", forget_to_release_arguments),
     (ReferenceTable, "hold_argument", count_dropped_handles_twice),
@@ -187,6 +195,7 @@ MUTATIONS: list[tuple[type, str, Callable[..., Any] | property]] = [
     (LeasePool, "_return_idle_of_others", give_back_what_answered_a_moment_ago),
     (LeasePool, "housekeeping", never_give_back),
     (LeasePool, "housekeeping", forget_to_cancel_requests),
+    (Task, "alone", property(push_ahead_what_may_run_only_once, ignore)),
     (LeasePool, "_ask", ask_for_more_than_there_is),
 ]
 

@@ -37,7 +37,7 @@ def test_the_fields_are_numbered_in_the_order_of_the_row() -> None:
 
 
 def test_a_row_reads_as_one_line() -> None:
-    assert describe(ROW) == "12:00:00.000123 task 00000000 running: train In[3] (attempt=1)"
+    assert describe(ROW) == "12:00:00.000123 task 00000007 running: train In[3] (attempt=1)"
 
 
 def test_a_row_without_name_cell_and_detail_ends_after_its_state() -> None:
