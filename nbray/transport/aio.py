@@ -28,6 +28,7 @@ class Peer(asyncio.Protocol):
         self._on_lost = on_lost
         self._incoming = bytearray()
         self._transport: asyncio.Transport | None = None
+        self._closed = False
         self.process_id = b""
         self.role = ""
         self.error: ProtocolError | None = None
@@ -48,6 +49,8 @@ class Peer(asyncio.Protocol):
             return
         del self._incoming[:used]
         for message in messages:
+            if self._closed:  # by the handler of an earlier one: what follows is not to be believed
+                return
             self._on_message(self, message)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -60,6 +63,7 @@ class Peer(asyncio.Protocol):
             self._transport.write(encode(message))
 
     def close(self) -> None:
+        self._closed = True
         if self._transport is not None:
             self._transport.close()
 

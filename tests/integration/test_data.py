@@ -312,11 +312,9 @@ def test_references_inside_values_arrive_as_references_and_lead_to_the_values(tm
 
     @nbray.remote
     def open_all(values: dict[str, Any]) -> tuple[list[str], list[int]]:
-        small, large, later = values["list"]
-        kinds = [type(v).__name__ for v in (small, large, later, values["deep"][0]["ref"])]
-        return kinds, [
-            nbray.get(small), int(nbray.get(large).sum()), nbray.get(later), nbray.get(values["deep"][0]["ref"])
-        ]  # fmt: skip
+        refs = [*values["list"], values["deep"][0]["ref"]]
+        small, large, later, deep = nbray.get(refs)
+        return [type(ref).__name__ for ref in refs], [small, int(large.sum()), later, deep]
 
     @nbray.remote
     def seven() -> int:

@@ -260,9 +260,8 @@ def test_a_dead_sessions_directory_is_not_kept_by_a_forked_child(folder: Path) -
         try:
             os.kill(daemon.pid, signal.SIGKILL)
             running.kill()
-            until(lambda: procfs.process(daemon.pid) is None, "the daemon is gone, all its threads included")
 
-            assert remove_stale(folder) == 1
+            until(lambda: remove_stale(folder), "the next init can remove it", 5.0)
             assert list(folder.iterdir()) == []
         finally:
             os.kill(child.pid, signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import logging
 import os
@@ -16,9 +17,10 @@ from pathlib import Path
 import pytest
 
 import nbray
+from nbray.cluster.session import SessionDir, remove_stale
 from nbray.model.errors import RayConnectionError, RedisNotFoundError, SessionStartError, StaleSessionError
 from tests.support import procfs
-from tests.support.drivers import driver, recorded
+from tests.support.drivers import driver
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -293,15 +295,41 @@ def test_the_next_init_removes_what_a_dead_session_left_and_nothing_else(folder:
     with driver(script) as dead, driver(script) as living:
         dead_dir, dead_daemon = dead.told()
         living_dir, _daemon = living.told()
-        (daemon,) = recorded([dead_daemon])
         os.kill(dead_daemon, 9)
         dead.kill()
-        until(lambda: procfs.process(daemon.pid) is None, "the daemon is gone, all its threads included")
+        until(lambda: is_free(Path(dead_dir)), "nobody holds its lock")
         assert Path(dead_dir).exists()
 
         nbray.init(num_cpus=1, temp_dir=str(folder))
 
         assert {str(p) for p in folder.iterdir()} == {living_dir, session_dir(), str(not_ours)}
+
+
+def is_free(session: Path) -> bool:
+    with open(session / "lock") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def test_a_directory_that_is_being_made_is_not_taken_for_a_dead_ones(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, removed = fcntl.flock, []
+
+    def meanwhile(fd: int, operation: int) -> None:
+        if operation == fcntl.LOCK_SH:  # the moment before the lock is held: another driver starts, too
+            removed.append(remove_stale(folder))
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", meanwhile)
+    made = SessionDir(str(folder))
+
+    assert removed == [0]
+    assert remove_stale(folder) == 0
+    made.release()
 
 
 def test_a_socket_squatting_in_tmp_is_not_followed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,7 +158,7 @@ def test_redefinition_counts_for_new_calls_and_old_calls_keep_the_old_body() -> 
 def test_functions_are_arguments_and_captured(add: Any) -> None:
     @nbray.remote
     def apply(f: Any, x: int) -> int:
-        return nbray.get(f.remote(x)) + nbray.get(add.remote(x))
+        return sum(nbray.get([f.remote(x), add.remote(x)]))
 
     assert nbray.get(apply.remote(add, 10)) == 22
 
