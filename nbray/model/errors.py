@@ -228,7 +228,9 @@ class RayWorkerError(_FieldError):
 
     def __str__(self) -> str:
         f = self.__dict__
-        task = f"task {f['task_name']}" + (f" {f['task_id'][:8]}" if f["task_id"] else "")
+        task = f"task {f['task_name']}" + (
+            f" {f['task_id'][24:32] or f['task_id'][:8]}" if f["task_id"] else ""
+        )
         where = f"pid {f['pid']}" + (f", node {f['node']}" if f["node"] else "")
         name = signal_name(f["term_signal"]) if f["term_signal"] else ""
         how = f"was killed by {name}" if name else f"exited with code {f['exit_code']}"

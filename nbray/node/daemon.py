@@ -24,12 +24,12 @@ from typing import Any
 from nbray.core import lease_requests, worker_process
 from nbray.core.scheduler import Scheduler
 from nbray.core.workers import WorkerPool
-from nbray.events.log import EventLog
 from nbray.events.schema import NODE, WORKER
 from nbray.model.errors import NbrayError, ProtocolError
 from nbray.model.limits import PROTOCOL_VERSION
 from nbray.model.resources import CPU, UNIT
 from nbray.node.control_plane import ControlPlane
+from nbray.node.event_feed import EventFeed
 from nbray.node.workers import WorkerExit, WorkerHandle, Workers
 from nbray.store.arena import Arena
 from nbray.store.budget import MemoryBudget
@@ -91,7 +91,7 @@ class NodeDaemon:
         cap = cpus + _BLOCKED_PER_CPU * cpus + _BLOCKED_EXTRA
         self._scheduler = Scheduler(start.resources)
         self._pool = WorkerPool(target_idle=min(cpus, _PRESTARTED_MAX), cap=cap)
-        self._events = EventLog()
+        self._events = EventFeed(start.node_id, control.publish_events, self._loop.call_later)
         self._told_stuck = False
         self.workers = Workers(
             self._session_dir, self._on_message, self._on_worker_exit, self._on_worker_lines,
@@ -129,7 +129,7 @@ class NodeDaemon:
         self.control.run(self._supervisor)
         self.control.publish_node(self._start.resources, self._arena.capacity_bytes)
         self.control.publish_job("running")
-        self._record(NODE, self._start.node_id, "up", "local")
+        self._events.record(NODE, self._start.node_id, "up", "local")
         commands: list[worker_process.Command] = []
         self._pool.warm_up(commands)
         self._perform_pool(commands)
@@ -179,7 +179,7 @@ class NodeDaemon:
 
     def _on_zygote_lost(self, text: str) -> None:
         """No worker can be forked any more: whoever waits for one must hear why."""
-        self._record(NODE, self._start.node_id, "zygote lost", "local")
+        self._events.record(NODE, self._start.node_id, "zygote lost", "local")
         self._tell_people(f"nbray: {text}")
         self._fail_waiting_leases(text)
 
@@ -205,7 +205,9 @@ class NodeDaemon:
         try:
             if handler is not None:
                 handler(peer, message)
-            elif not self._store.handle(peer.process_id, message):
+            elif self._store.handle(peer.process_id, message):
+                self._events.record_object(message)
+            else:
                 raise ProtocolError(
                     f"A {peer.role} sent {type(message).__name__}, which is not for a daemon."
                 )
@@ -236,7 +238,7 @@ class NodeDaemon:
             peer.close()
             return
         handle.ready = True
-        self._record(WORKER, peer.process_id, "idle", "")
+        self._events.record(WORKER, peer.process_id, "idle", "")
         self._perform_pool(commands)
 
     def _on_driver_lost(self, _peer: Peer) -> None:
@@ -273,6 +275,7 @@ class NodeDaemon:
         # The pool first: the next lease that is admitted finds this worker idle, and warm.
         if process_id is not None:
             self._pool.released(process_id, time.monotonic(), pool_commands)
+            self._events.record(WORKER, process_id, "idle")
         else:
             self._pool.abandon(lease_id)
         self._scheduler.ended(lease_id, commands)
@@ -283,6 +286,7 @@ class NodeDaemon:
         if self._pool.serves(peer.process_id) == message.lease_id:
             commands: list[lease_requests.Command] = []
             self._pool.blocked(peer.process_id)
+            self._events.record(WORKER, peer.process_id, "blocked")
             self._scheduler.blocked(message.lease_id, commands)
             self._perform(commands)
             self._tell_if_stuck()
@@ -302,6 +306,7 @@ class NodeDaemon:
         if self._pool.serves(peer.process_id) == message.lease_id:
             commands: list[lease_requests.Command] = []
             self._pool.unblocked(peer.process_id)
+            self._events.record(WORKER, peer.process_id, "leased")
             self._scheduler.unblocked(message.lease_id, commands)
             self._perform(commands)
 
@@ -347,6 +352,7 @@ class NodeDaemon:
         start = self._start
         address = OwnerAddress(start.node_id, start.node_incarnation, handle.process_id, handle.endpoint)
         self._send_to(owner, LeaseGranted(lease_id, address, handle.pid))
+        self._events.record(WORKER, handle.process_id, "leased")
         self._perform(scheduler_commands)
 
     async def _start_worker(self) -> None:
@@ -358,7 +364,7 @@ class NodeDaemon:
             self._tell_people(f"nbray: cannot start a worker: {exc}")
         else:
             self._pool.started(process_id, time.monotonic())
-            self._record(WORKER, process_id, "starting", "")
+            self._events.record(WORKER, process_id, "starting", "")
         self._perform_pool(commands)
 
     def _fail_waiting_leases(self, text: str) -> None:
@@ -399,8 +405,8 @@ class NodeDaemon:
             else:
                 self.workers.kill(worker)
         self._store.process_lost(process_id)
-        self._events.forget(process_id)
-        self._record(WORKER, process_id, "dead", "")
+        self._events.log.forget(process_id)
+        self._events.record(WORKER, process_id, "dead", "")
         self._perform_pool(pool_commands)
         self._perform(commands)
 
@@ -422,16 +428,10 @@ class NodeDaemon:
             self._driver.send(LogLines(handle.process_id, handle.pid, "", stream, 0, "", lines))
 
     def _on_event_batch(self, peer: Peer, message: EventBatch) -> None:
-        self._events.add(peer.process_id, message.rows, message.dropped)
-        self.control.publish_events(message)
-
-    def _record(self, kind: str, identifier: bytes, state: str, name: str) -> None:
-        row = [time.time_ns() // 1000, kind, identifier, state, name, "", None]
-        self._events.add(self._start.node_id, [row])
-        self.control.publish_events(EventBatch(self._start.node_id, 0, [row]))
+        self._events.received(peer.process_id, message)
 
     def _on_control_event(self, state: str, text: str) -> None:
-        self._record(NODE, self._start.node_id, state, "local")
+        self._events.record(NODE, self._start.node_id, state, "local")
         if state == "redis lost":
             self._tell_people(f"nbray: {text}")
 
@@ -440,6 +440,7 @@ class NodeDaemon:
 
     def status(self) -> dict[str, Any]:
         """A snapshot, plain data; ``observe.status`` makes it readable."""
+        self._events.flush()
         start, books = self._start, self._scheduler.snapshot()
         pool = self._pool.snapshot()
         return {
@@ -451,13 +452,13 @@ class NodeDaemon:
             ],
             "workers": pool,
             "store": self._store.stats(),
-            "tasks": self._events.tasks(),
-            "functions": self._events.tasks_by_name(),
+            "tasks": self._events.log.tasks(),
+            "functions": self._events.log.tasks_by_name(),
             "redis": {
                 "origin": start.redis_origin, "connected": self.control.client.is_connected,
                 "restarts": self.control.restarts,
             },
-            "events_dropped": self._events.dropped,
+            "events_dropped": self._events.log.dropped,
             "leases": {
                 "granted": pool.get("leased", 0) + pool.get("blocked", 0),
                 "queued": sum(kind["count"] for kind in books["queued"]),

@@ -30,7 +30,10 @@ tell([data["session_dir"], data["processes"]])
 hear()
 tell([nbray.get(running, timeout=10), float(nbray.get(kept).mean())])
 tell(nbray.get(work.remote(os.environ["FOLDER"] + "/go"), timeout=10))
-tell(nbray.status().to_dict()["redis"])
+give_up_s = time.monotonic() + 10
+while not (redis := nbray.status().to_dict()["redis"])["connected"] and time.monotonic() < give_up_s:
+    time.sleep(0.01)
+tell(redis)
 """
 
 

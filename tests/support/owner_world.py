@@ -1,6 +1,6 @@
 """The world of one owner in virtual time: a node daemon, workers, and the wires between them.
 
-Called by:  tests.stateful.test_owner_machine.
+Called by:  tests.stateful.test_owner_machine, tests.unit.runtime.test_submitter.
 Imports:    nbray.runtime.{submitter,objects}, which run unchanged on a loop of ours.
 Never:      opens a socket, starts a thread, reads a clock.
 

@@ -36,7 +36,7 @@ class Daemon:
 
     async def join(self) -> tuple[Peer, socket.socket]:
         ours, theirs = map(tuned, socket.socketpair())
-        return await attach(ours, lambda *a: self.on_message(*a), self.lost.put_nowait), theirs
+        return await attach(ours, self.on_message, self.lost.put_nowait), theirs
 
     async def hears(self, count: int) -> list[Message]:
         return [await asyncio.wait_for(self.heard.get(), DEADLINE_S) for _ in range(count)]

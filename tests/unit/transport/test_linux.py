@@ -34,8 +34,9 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 def run_child(code: str) -> str:
     """Run Python of its own; returns what it printed."""
+    head = "import os, signal, subprocess, sys\nfrom nbray.transport import linux\n"
     done = subprocess.run(
-        [sys.executable, "-c", f"import os, signal, subprocess, sys\nfrom nbray.transport import linux\n{code}"],
+        [sys.executable, "-c", head + code],
         cwd=ROOT, capture_output=True, text=True, timeout=20, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
