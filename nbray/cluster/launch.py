@@ -162,6 +162,7 @@ class LocalCluster:
             job_id=self.job_id,
             entrypoint=" ".join(sys.argv)[:200],
             cwd=os.getcwd(),
+            umask=linux.umask_of(os.getpid()),
         )
 
     def _await_welcome(self, sock: socket.socket) -> tuple[Welcome, int]:

@@ -348,7 +348,9 @@ class NodeDaemon:
             self._end_lease(lease_id)
             return
         if command.new_to_job:
-            handle.send(JobContext(self._start.job_id, self._start.sys_path, self._start.cwd))
+            handle.send(
+                JobContext(self._start.job_id, self._start.sys_path, self._start.cwd, self._start.umask)
+            )
         start = self._start
         address = OwnerAddress(start.node_id, start.node_incarnation, handle.process_id, handle.endpoint)
         self._send_to(owner, LeaseGranted(lease_id, address, handle.pid))

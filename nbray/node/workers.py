@@ -28,6 +28,7 @@ WORKER_MARK = "NBRAY_WORKER_ID"
 _ORPHAN_DELAY_S = 0.05
 _RETIRE_DEADLINE_S = 1.0
 _EXITS_KEPT = 256
+_FORK_REFUSED = 1 << 8  # as wait status: exit code 1
 
 
 class WorkerHandle:
@@ -125,6 +126,10 @@ class Workers:
         if handle is None:
             linux.kill_quietly(pid)
             return
+        if not pid:
+            self._forget(handle)
+            self._on_exit(WorkerExit(handle, _FORK_REFUSED))
+            return
         handle.pid = pid
         self._by_pid[pid] = handle
         status = self._early_exits.pop(pid, None)
@@ -168,8 +173,15 @@ class Workers:
 
     def _exited(self, handle: WorkerHandle, status: int) -> None:
         del self._by_pid[handle.pid]
-        del self.handles[handle.process_id]
         self._kill_group(handle.pid)
+        self._forget(handle)
+        self._dead_marks.add(handle.process_id.hex())
+        self._plan_sweep()
+        self._on_exit(WorkerExit(handle, status))
+
+    def _forget(self, handle: WorkerHandle) -> None:
+        """It is gone, or never was: take its last words and close what was its."""
+        del self.handles[handle.process_id]
         for pipe in handle.pipes:
             pipe.drain()
             pipe.close()
@@ -177,9 +189,6 @@ class Workers:
         if handle.peer is not None:
             handle.peer.close()
         Path(handle.endpoint).unlink(missing_ok=True)
-        self._dead_marks.add(handle.process_id.hex())
-        self._plan_sweep()
-        self._on_exit(WorkerExit(handle, status))
 
     @staticmethod
     def _kill_group(pid: int) -> None:

@@ -108,6 +108,7 @@ class StartNode(Message):
     job_id: bytes
     entrypoint: str
     cwd: str
+    umask: int
 
 
 class Shutdown(Message):
@@ -126,6 +127,7 @@ class JobContext(Message):
     job_id: bytes
     sys_path: list[str]
     cwd: str
+    umask: int  # the driver's: files that tasks make are made as its own would be
 
 
 # --- process <-> node daemon: leases -------------------------------------------------------------
@@ -386,6 +388,8 @@ class ForkWorker(Message):
 
 
 class WorkerForked(Message):
+    """``pid`` 0: the system refused the fork."""
+
     process_id: bytes
     pid: int
 

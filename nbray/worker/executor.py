@@ -129,6 +129,7 @@ class Executor:
     def _enter_job(self, message: JobContext) -> None:
         """See modules where the driver saw them."""
         self._process.job_id = self._process.submitter.job_id = message.job_id
+        os.umask(message.umask)
         known = set(sys.path)
         sys.path[:0] = [path for path in message.sys_path if path not in known]
         try:

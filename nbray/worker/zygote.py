@@ -83,16 +83,29 @@ def _fork_twice(
     welcome: Welcome,
     mapping: Mapping,
 ) -> None:
-    middle = os.fork()
+    middle = _fork_if_possible()
     if middle == 0:
-        pid = os.fork()
-        if pid == 0:
-            _child(control, message, descriptors, daemon_pid, welcome, mapping)
-        control.send(encode(WorkerForked(message.process_id, pid)))
-        os._exit(0)
-    os.waitpid(middle, 0)
+        try:
+            pid = _fork_if_possible()
+            if pid == 0:
+                _child(control, message, descriptors, daemon_pid, welcome, mapping)
+            control.send(encode(WorkerForked(message.process_id, pid or 0)))
+        finally:
+            os._exit(0)
+    if middle is None:
+        control.send(encode(WorkerForked(message.process_id, 0)))
+    else:
+        os.waitpid(middle, 0)
     for fd in descriptors:
         os.close(fd)
+
+
+def _fork_if_possible() -> int | None:
+    """Like ``os.fork``; None when there may be no more processes, or there is no memory for one."""
+    try:
+        return os.fork()
+    except OSError:
+        return None
 
 
 def _child(

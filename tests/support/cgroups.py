@@ -1,6 +1,6 @@
-"""A memory cgroup for one test: versions 1 and 2, below the cgroup that this process is in.
+"""A cgroup for one test: versions 1 and 2, below the cgroup that this process is in.
 
-Called by:  tests of memory limits.
+Called by:  tests of limits on memory and processes.
 Imports:    the standard library.
 Never:      changes a cgroup that it did not make, or leaves one.
 """
@@ -52,7 +52,7 @@ def memory_cgroup(limit_bytes: int) -> Iterator[MemoryCgroup]:
     Raises:
         OSError: memory cgroups cannot be made here.
     """
-    parent, version = _own()
+    parent, version = _own("memory")
     path = parent / f"nbray-test-{os.getpid()}"
     path.mkdir()
     try:
@@ -63,8 +63,26 @@ def memory_cgroup(limit_bytes: int) -> Iterator[MemoryCgroup]:
         path.rmdir()
 
 
-def _own() -> tuple[Path, int]:
-    """The memory cgroup of this process and its version.
+@contextmanager
+def process_cgroup(limit: int) -> Iterator[Path]:
+    """Make a group whose processes and threads may be ``limit`` together, and remove it in the end.
+
+    Raises:
+        OSError: such cgroups cannot be made here.
+    """
+    parent, _version = _own("pids")
+    path = parent / f"nbray-test-{os.getpid()}"
+    path.mkdir()
+    try:
+        (path / "pids.max").write_text(str(limit))
+        yield path
+        until(lambda: not (path / "cgroup.procs").read_text().split(), "the cgroup's processes have ended")
+    finally:
+        path.rmdir()
+
+
+def _own(controller: str) -> tuple[Path, int]:
+    """This process's cgroup for a controller, and its version.
 
     Raises:
         OSError: there is none in the usual place.
@@ -72,8 +90,8 @@ def _own() -> tuple[Path, int]:
     unified = ""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
-        if "memory" in controllers.split(","):
-            return _existing(Path(f"/sys/fs/cgroup/memory{path}")), 1
+        if controller in controllers.split(","):
+            return _existing(Path(f"/sys/fs/cgroup/{controller}{path}")), 1
         if not controllers:
             unified = path
     return _existing(Path(f"/sys/fs/cgroup{unified}")), 2
