@@ -348,3 +348,18 @@ def test_a_socket_squatting_in_tmp_is_not_followed(folder: Path, monkeypatch: py
         assert (target / "lock").exists()
         assert stat.S_ISSOCK((runtime / "nbray-def").stat().st_mode)
     nbray.shutdown()
+
+
+def test_files_that_tasks_make_follow_the_drivers_umask(tmp_path: Path) -> None:
+    @nbray.remote
+    def make(path: str) -> int:
+        Path(path).touch()
+        return Path(path).stat().st_mode & 0o777
+
+    before = os.umask(0o002)
+    try:
+        nbray.init(num_cpus=1)
+        assert nbray.get(make.remote(str(tmp_path / "made"))) == 0o664
+    finally:
+        nbray.shutdown()
+        os.umask(before)
