@@ -26,7 +26,7 @@ from nbray.runtime.context import TaskContext
 from nbray.runtime.loop import Waiter
 from nbray.runtime.process import Process
 from nbray.store.mapping import Mapping
-from nbray.transport import linux
+from nbray.transport import interpreter, linux
 from nbray.transport.sockets import receive_with_descriptors, tuned
 from nbray.wire.codec import decode_buffer, encode
 from nbray.wire.messages import Hello, LogLines, Message, Shutdown, StartFailed, StartNode, Stopped, Welcome
@@ -37,11 +37,6 @@ _LAST_STEPS_S = 2.0
 _SHUT_DOWN = "The session was shut down. Call nbray.init() to start another."
 #: Every process of a session starts with this in its environment; what survives its daemon is found by it.
 SESSION_MARK = "NBRAY_SESSION"
-
-_BOOT = (
-    "import os, sys; sys.path[:] = os.environ.pop('NBRAY_SYS_PATH').split(os.pathsep); "
-    "from nbray.node.__main__ import main; main()"
-)
 
 
 class LocalCluster:
@@ -91,11 +86,10 @@ class LocalCluster:
     def _spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         ours, theirs = socket.socketpair()
         with theirs:
-            env = {k: v for k, v in os.environ.items() if k != "NBRAY_TOKEN"}
+            env = interpreter.environment(_own_path())
             env[SESSION_MARK] = self.session.path.name
-            env["NBRAY_SYS_PATH"] = os.pathsep.join(_own_path())
             daemon = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, str(theirs.fileno())],
+                interpreter.command("nbray.node.__main__", str(theirs.fileno())),
                 pass_fds=(theirs.fileno(),),
                 env=env,
                 stdin=subprocess.DEVNULL,

@@ -12,20 +12,14 @@ import contextlib
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from nbray.transport import linux
+from nbray.transport import interpreter, linux
 from nbray.transport.sockets import send_with_descriptors
 from nbray.wire.codec import decode_buffer, encode
 from nbray.wire.messages import ForkWorker, Message, Welcome, WorkerForked, ZygoteReady
 
-#: ``python -c`` puts the working directory on the path; the launcher's path is the right one.
-BOOT = (
-    "import os, sys; sys.path[:] = os.environ.pop('NBRAY_SYS_PATH').split(os.pathsep); "
-    "from {module} import main; main()"
-)
 _PACKET_BYTES = 64 * 1024
 _RESTARTS_IN_A_ROW = 3
 #: Orders on their way; the socket's buffer takes some 280, then refuses. One fork takes 2 ms.
@@ -35,11 +29,6 @@ _UNANSWERED_MAX = 8
 class Order(NamedTuple):
     message: ForkWorker
     descriptors: list[int]
-
-
-def python_command(module: str, *arguments: str) -> list[str]:
-    """A command line that runs ``module.main``; NBRAY_SYS_PATH must be in its environment."""
-    return [sys.executable, "-c", BOOT.format(module=module), *arguments]
 
 
 class Zygote:
@@ -76,9 +65,8 @@ class Zygote:
     def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = python_command("nbray.worker.zygote", str(theirs.fileno()), str(self._arena_fd))
-            env = {k: v for k, v in os.environ.items() if k != "NBRAY_TOKEN"}
-            env["NBRAY_SYS_PATH"] = os.pathsep.join(self._sys_path)
+            command = interpreter.command("nbray.worker.zygote", str(theirs.fileno()), str(self._arena_fd))
+            env = interpreter.environment(self._sys_path)
             # One thread for numeric libraries: forks with threads are unsafe, and workers share cores.
             for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
                 env.setdefault(name, "1")

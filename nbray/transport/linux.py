@@ -1,6 +1,6 @@
 """Everything bound to the Linux kernel that is not a socket: death signals, subreapers, pidfds.
 
-Called by:  node, worker, cluster, control.
+Called by:  node, worker, cluster.
 Imports:    the standard library.
 Never:      is imported on a platform check's behalf: ``require_linux`` comes first there.
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -26,12 +25,6 @@ pytestmark = pytest.mark.integration
 DEADLINE_S = 2.0
 #: A new session's first result is there this soon; waiting in vain for the dead daemon would take longer.
 RESTARTED_S = 5.0
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="nb-") as name:
-        yield Path(name)
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +67,6 @@ def many_children(path):
 kept = nbray.put(np.ones(6_250_000))
 running = many_children.remote(os.environ["CHILDREN"])
 """
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="nb-") as name:
-        yield Path(name)
 
 
 def children_in(path: Path) -> list[procfs.Process]:

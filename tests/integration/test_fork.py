@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import tempfile
 import threading
 import time
 import traceback
@@ -35,12 +34,6 @@ _CHILD_DEADLINE_S = 5.0
 def cluster(_module_leaves_nothing_behind: None) -> Iterator[None]:
     with session(num_cpus=2, log_to_driver=False):
         yield
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="nb-") as name:
-        yield Path(name)
 
 
 @nbray.remote

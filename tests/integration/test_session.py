@@ -26,12 +26,6 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="nb-") as name:
-        yield Path(name)
-
-
 @pytest.fixture(autouse=True)
 def no_session_stays() -> Iterator[None]:
     yield

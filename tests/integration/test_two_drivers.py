@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,12 +33,6 @@ while not (redis := nbray.status().to_dict()["redis"])["connected"] and time.mon
     time.sleep(0.01)
 tell(redis)
 """
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="nb-") as name:
-        yield Path(name)
 
 
 @pytest.mark.parametrize("ending", ["kill -9 of the driver", "kill -9 of its daemon", "shutdown"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,12 +29,6 @@ CHILDREN_GONE_S = 1.0
 def cluster(_module_leaves_nothing_behind: None) -> Iterator[None]:
     with session(num_cpus=2, log_to_driver=False):
         yield
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="nb-") as name:
-        yield Path(name)
 
 
 def worker_pids() -> set[int]:

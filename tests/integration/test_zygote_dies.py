@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,6 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.integration
 
 RESPAWNED_S = 0.5
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="nb-") as name:
-        yield Path(name)
 
 
 @pytest.fixture(autouse=True)
