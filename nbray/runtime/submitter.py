@@ -414,11 +414,16 @@ class Submitter:
         self._perform(commands)
 
     def _on_no_worker(self, lease: Lease, message: WorkerLost) -> None:
-        """Workers die before they are up: fail what waits for one rather than try for ever."""
-        queue = self.pool.shapes[lease.shape].queue
-        waiting = list(queue)
-        queue.clear()
+        """Workers die before they are up: fail what waits for one rather than try for ever.
+
+        Unless a worker of that shape is there: it will get round to them.
+        """
+        shape = self.pool.shapes[lease.shape]
         self.pool.lost(lease)
+        if any(other.state is LeaseState.OPEN for other in shape.leases.values()):
+            return
+        waiting = list(shape.queue)
+        shape.queue.clear()
         for task in waiting:
             self._fail(task, worker_error(task.name, task.task_id, task.attempt + 1, 0, message))
         self._loop.arm(_monotonic() + _TICK_S)  # to cancel the other requests of this shape
