@@ -365,6 +365,10 @@ class NodeDaemon:
             self._pool.start_failed(commands)
             self._tell_people(f"nbray: cannot start a worker: {exc}")
         else:
+            if process_id not in self.workers.handles:  # the zygote refused, before we came back here
+                self._pool.start_failed(commands)
+                self._perform_pool(commands)
+                return
             self._pool.started(process_id, time.monotonic())
             self._events.record(WORKER, process_id, "starting", "")
         self._perform_pool(commands)

@@ -41,6 +41,8 @@ _STAND_BACK_S = 0.001
 #: While other threads keep reading, the I/O thread looks again only this often, and ever more rarely.
 _BUSY_S = 0.005
 _BUSY_MAX_S = 0.05
+#: How long ``close`` waits for a thread that leads to leave (a listener of the user's may hold it up).
+_LEAVE_S = 1.0
 #: Outgoing bytes above this leave at once.
 _FLUSH_BYTES = 64 * 1024
 
@@ -103,7 +105,9 @@ class Loop:
         self._followers: deque[Waiter] = deque()
         self._main_waiter: Waiter | None = None
         self._reads = 0  # counts turns of leaders other than the I/O thread
-        self._io_asleep = False  # it blocks without a deadline of its own
+        self._io_asleep = False  # it blocks for longer than a moment
+        self._io_until_s: float | None = None  # when it wakes by itself
+        self._wake_taken = False  # by a thread that leads, and it has not done what is due since
         self._io_gate = threading.Lock()
         self._io_gate.acquire()
         self._io_patient = False
@@ -243,6 +247,7 @@ class Loop:
     def _prepare(self, deadline_s: float | None) -> float | None:
         """Do what is due; return how long the poll may last, in seconds."""
         with self.lock:
+            self._wake_taken = False
             self._before_poll()
             if self._deadline_s is not None:
                 now_s = _monotonic()
@@ -286,10 +291,22 @@ class Loop:
                 if waiter.parked:
                     waiter.unpark()
                     break
+            if self._io_overslept():
+                self._io_asleep = False
+                self.wake()
         if self._io_patient:
             self._io_patient = False
             with contextlib.suppress(RuntimeError):
                 self._io_gate.release()
+
+    def _io_overslept(self) -> bool:
+        """Whether the I/O thread sleeps through what is due: another one took its wake-up. Lock held."""
+        if not self._io_asleep:
+            return False
+        if self._wake_taken or self._dirty:
+            return True
+        due_s = self._deadline_s
+        return due_s is not None and (self._io_until_s is None or due_s < self._io_until_s)
 
     # --- serving (leader only) -----------------------------------------------------------------------
 
@@ -299,12 +316,20 @@ class Loop:
             if channel is not None:
                 self._serve_channel(channel, mask)
             elif fd == self._wake_fd:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(fd, 8)
+                self._take_wake()
             elif fd in self._acceptors:
                 self._accept(*self._acceptors[fd])
         if self.later:
             self.run_later()
+
+    def _take_wake(self) -> None:
+        """One thread gets the wake-up of all that poll: the I/O thread may sleep on, so note that."""
+        if threading.current_thread() is not self._thread:
+            with self.lock:
+                self._wake_taken = self._io_asleep = True
+        if not self.closing:  # then it is for every thread
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_fd, 8)
 
     def _serve_channel(self, channel: Channel, mask: int) -> None:
         if mask & select.EPOLLOUT:
@@ -367,6 +392,7 @@ class Loop:
             seen = self._reads
             with self.lock:
                 timeout = _STAND_BACK_S if self._dirty else self._time_left()
+                self._io_until_s = self._deadline_s
                 self._io_asleep = timeout is None or timeout > _STAND_BACK_S
             events = self._epoll.poll(timeout)
             self._io_asleep = False
@@ -409,6 +435,8 @@ class Loop:
             self._io_gate.release()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=5.0)
+        # Who leads has seen the wake-up, but may be on its way into the poll.
+        led = self._lead.acquire(timeout=_LEAVE_S)
         with self.lock:
             while self._followers:
                 self._followers.popleft().unpark()
@@ -421,6 +449,8 @@ class Loop:
         self._epoll.close()
         os.close(self._wake_fd)
         self._wake_fd = -1
+        if led:
+            self._lead.release()
         self.guard.remove()
 
     def abandon(self) -> None:

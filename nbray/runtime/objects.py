@@ -10,6 +10,7 @@ Methods whose docstring says "lock held" are called with ``loop.lock``; the othe
 from __future__ import annotations
 
 import gc
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -37,6 +38,9 @@ from nbray.wire.messages import (
     SealObject,
     UnpinObjects,
 )
+
+#: How long after a refusal the value of an escaped object is offered to the store again.
+PROMOTION_RETRY_S = 0.1
 
 
 class Creation:
@@ -76,6 +80,7 @@ class Objects:
         self._closed_views: deque[bytes] = deque()
         self._creations: dict[bytes, Creation] = {}
         self._to_promote: list[bytes] = []  # the store was full when they were tried
+        self._is_over = False  # the daemon is gone: nothing is answered any more
 
     # --- references ----------------------------------------------------------------------------
 
@@ -125,6 +130,19 @@ class Objects:
             self.table.release_argument(object_id, freed)
         if freed:
             self.release(freed)
+
+    def note_pinned(self, entries: list[Entry]) -> None:
+        """The daemon pinned each of these once for us. What died meanwhile, or had a pin, gives it back.
+
+        Lock held.
+        """
+        surplus = []
+        for entry in entries:
+            if entry.pinned or self.table.entries.get(entry.object_id) is not entry:
+                surplus.append(entry.object_id)
+            entry.pinned = True
+        if surplus:
+            self._tell_daemon(UnpinObjects(surplus))
 
     def release(self, freed: list[Entry]) -> None:
         """Nothing here holds these entries any more. Lock held."""
@@ -193,6 +211,8 @@ class Objects:
             self._tell_daemon(UnpinObjects([object_id]))
             return
         assert self.mapping is not None
+        if entry.pinned:  # as an argument whose view lives on; one pin is enough
+            self._tell_daemon(UnpinObjects([object_id]))
         entry.pinned = True
         failed = value_kind(self.mapping.readable(message.descriptor)) == "error"
         self.deliver(object_id, message.descriptor, failed)
@@ -272,6 +292,8 @@ class Objects:
         waiter = Waiter()
         creation = Creation(waiter, None)
         with self._loop.lock:
+            if self._is_over:  # it was lost while the value was pickled
+                return creation
             self.drain()  # first give back what may be given back
             self._creations[object_id] = creation
             self._tell_daemon(CreateObject(object_id, owner, size_bytes))
@@ -338,6 +360,7 @@ class Objects:
         if creation.promoted is not None and message.reason != "exists":
             # Somebody may wait for it: try again until there is room (housekeeping).
             self._to_promote.append(message.object_id)
+            self._loop.arm(time.monotonic() + PROMOTION_RETRY_S)  # nothing else may be due here
         elif creation.waiter is not None:
             creation.failure = message
             creation.waiter.complete()
@@ -357,6 +380,7 @@ class Objects:
 
     def fail_all(self, error: NbrayError) -> None:
         """The session is lost: every wait ends with this error. Lock held."""
+        self._is_over = True
         data = serialize_system_error(error)
         for entry in list(self.table.entries.values()):
             if entry.value is None:

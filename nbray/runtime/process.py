@@ -61,7 +61,6 @@ from nbray.wire.messages import (
 )
 
 _monotonic = time.monotonic
-_PROMOTION_RETRY_S = 0.1
 #: A thread that submits in a loop reads answers itself every so many tasks.
 _GLANCE_EVERY = 32
 
@@ -197,7 +196,6 @@ class Process:
         self.submitter.housekeeping(now_s)
         if self.objects.has_promotions_to_retry:
             self.objects.retry_promotions()
-            self.loop.arm(now_s + _PROMOTION_RETRY_S)
         self.recorder.housekeeping(now_s)
 
     def _record_task(self, task: Task, state: str) -> None:

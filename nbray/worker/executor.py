@@ -271,12 +271,13 @@ class Executor:
         with self._loop.lock:
             objects.drain()
             objects.release_arguments([entry.object_id for entry in borrowed])
-            kept = [e for e in borrowed if not e.pinned and e.object_id in objects.table.entries]
+            known = objects.table.entries
+            # By ID: one that was given twice is pinned once, since it is unpinned once.
+            kept = {e.object_id: e for e in borrowed if not e.pinned and e.object_id in known}
         if kept:
-            self._process.pin([entry.object_id for entry in kept])
+            self._process.pin(list(kept))
             with self._loop.lock:
-                for entry in kept:
-                    entry.pinned = True
+                objects.note_pinned(list(kept.values()))
 
     def _answer(
         self, link: OwnerLink, message: RunTask, results: list[Value], failed: bool, execution_us: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,6 +223,22 @@ def test_views_of_an_argument_in_a_workers_global_stay_right(tmp_path: Path) -> 
     until(lambda: all_kept(False) == right, "both views are found, unchanged")
     assert store_figures()["objects"] == 2
     until(lambda: not all_kept(True), "the views are dropped")
+
+
+def test_argument_given_twice_goes_when_the_last_view_in_its_worker_does() -> None:
+    @nbray.remote
+    def keep_for_a_moment(array: Any, _same: Any) -> None:
+        threading.Timer(0.1, len, [array]).start()
+
+    # given a worker in which a view of an argument that it was given twice outlives the task
+    ref = nbray.put(np.zeros(MIB))
+    nbray.get(keep_for_a_moment.remote(ref, ref))
+
+    # when the owner lets go, and then the worker
+    del ref
+
+    # then the memory comes back
+    await_empty_store()
 
 
 def test_space_comes_back_when_the_last_of_reference_and_view_goes() -> None:
