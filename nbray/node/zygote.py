@@ -50,6 +50,7 @@ class Zygote:
         self._unanswered: dict[bytes, Order] = {}
         self._ready = self._ended = self._reaped = False
         self._failures = 0
+        self._given_up = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._start()
 
@@ -90,7 +91,7 @@ class Zygote:
 
         Args:
             loop: the daemon's.
-            on_forked: told process ID and PID of each new worker.
+            on_forked: told process ID and PID of each new worker; PID 0: it cannot be made.
             on_give_up: told why, when it died several times before it was ready.
         """
         self._loop = loop
@@ -100,8 +101,19 @@ class Zygote:
 
     def fork(self, message: ForkWorker, descriptors: list[int]) -> None:
         """Order a worker; the descriptors are closed here once it is there."""
-        self._orders.append(Order(message, descriptors))
+        order = Order(message, descriptors)
+        if self._given_up:
+            assert self._loop is not None
+            self._loop.call_soon(self._refuse, order)
+            return
+        self._orders.append(order)
         self._send_orders()
+
+    def _refuse(self, order: Order) -> None:
+        """There will be no such worker; whoever waits for it must hear so."""
+        for fd in order.descriptors:
+            os.close(fd)
+        self._on_forked(order.message.process_id, 0)
 
     def _send_orders(self) -> None:
         while self._ready and self._orders and len(self._unanswered) < _UNANSWERED_MAX:
@@ -161,14 +173,19 @@ class Zygote:
 
     def _start_another(self) -> None:
         self._failures = 0 if self._ready else self._failures + 1
+        orders = [*self._unanswered.values(), *self._orders]
+        self._unanswered.clear()
         if self._failures >= _RESTARTS_IN_A_ROW:
+            self._given_up = True
+            self._orders = []
+            for order in orders:
+                self._refuse(order)
             self._on_give_up(
                 f"The process that forks workers died {self._failures} times before it was ready. "
                 "Does `python -c 'import numpy, cloudpickle'` work with this interpreter?"
             )
             return
-        self._orders = [*self._unanswered.values(), *self._orders]
-        self._unanswered.clear()
+        self._orders = orders
         self._start()
 
     def close(self) -> None:

@@ -248,12 +248,11 @@ class Loop:
         """Do what is due; return how long the poll may last, in seconds."""
         with self.lock:
             self._wake_taken = False
-            self._before_poll()
-            if self._deadline_s is not None:
-                now_s = _monotonic()
-                if now_s >= self._deadline_s:
-                    self._deadline_s = None
-                    self._housekeeping(now_s)
+            try:
+                self._do_what_is_due()
+            except Exception:
+                # A bug of ours: neither the I/O thread nor the user's get() should end by it.
+                logger.exception("housekeeping failed")
             self.flush_dirty()
             due = self._deadline_s
         if self.later:
@@ -261,6 +260,14 @@ class Loop:
         if deadline_s is not None and (due is None or deadline_s < due):
             due = deadline_s
         return None if due is None else max(0.0, due - _monotonic())
+
+    def _do_what_is_due(self) -> None:
+        self._before_poll()
+        if self._deadline_s is not None:
+            now_s = _monotonic()
+            if now_s >= self._deadline_s:
+                self._deadline_s = None
+                self._housekeeping(now_s)
 
     def _follow(self, waiter: Waiter, deadline_s: float | None, is_main: bool) -> None:
         with self.lock:

@@ -404,14 +404,18 @@ class Submitter:
         commands: list[Command] = []
         now_s = _monotonic()
         self.pool.requeue_unstarted(waiting, lease.shape, now_s, commands)
+        failed: list[Task] = []
         for task in running:
-            attempts = task.attempt + 1
             if self.tasks.worker_lost(task):
                 self._record(task, "retried")
                 self.pool.requeue(task, now_s, commands)
             else:
-                self._fail(task, worker_error(task.name, task.task_id, attempts, task.max_retries + 1, cause))
+                failed.append(task)
+        # First these: a failure may free others to be pushed, and pushes leave in their order.
         self._perform(commands)
+        for task in failed:
+            attempts = task.attempt + 1
+            self._fail(task, worker_error(task.name, task.task_id, attempts, task.max_retries + 1, cause))
 
     def _on_no_worker(self, lease: Lease, message: WorkerLost) -> None:
         """Workers die before they are up: fail what waits for one rather than try for ever.
