@@ -230,7 +230,8 @@ class Submitter:
             return
         elif type(message) is HandBack:
             if message.lease_id == lease.lease_id:
-                tasks = [t for t in lease.inflight if t.task_id in set(message.task_ids)]
+                given = set(message.tasks)
+                tasks = [t for t in lease.inflight if (t.task_id, t.attempt) in given]
                 self._run(partial(self.pool.handed_back, lease, tasks))
         elif type(message) is LeasePaused:
             if message.lease_id == lease.lease_id:

@@ -356,7 +356,7 @@ class HandBack(Message):
     """Worker -> owner: these were not started and will not be."""
 
     lease_id: bytes
-    task_ids: list[bytes]
+    tasks: list[tuple[bytes, int]]  # (task ID, attempt)
 
 
 class TakeBack(Message):

@@ -102,7 +102,7 @@ class Executor:
     def _on_owner_message(self, link: OwnerLink, message: Message) -> None:
         if type(message) is RunTask:
             if self._blocked:
-                self._hand_back(link, [message.task_id])
+                self._hand_back(link, [message])
                 return
             self._inbox.append((link, message))
             if self._idle is not None:
@@ -139,9 +139,10 @@ class Executor:
                 partial(logger.warning, "cannot enter the driver's folder: %s", exc)
             )
 
-    def _hand_back(self, link: OwnerLink, task_ids: list[bytes]) -> None:
+    def _hand_back(self, link: OwnerLink, messages: list[RunTask]) -> None:
         if link.channel is not None:
-            self._loop.send(link.channel, encode(HandBack(link.lease_id, task_ids)), now=True)
+            tasks = [(message.task_id, message.attempt) for message in messages]
+            self._loop.send(link.channel, encode(HandBack(link.lease_id, tasks)), now=True)
 
     def _give_up(self, link: OwnerLink, count: int) -> None:
         """Hand back the newest unstarted tasks of an owner, at most ``count``."""
@@ -149,7 +150,7 @@ class Executor:
         given = {message.task_id for _link, message in mine[len(mine) - min(count, len(mine)) :]}
         self._inbox = deque(item for item in self._inbox if item[1].task_id not in given)
         # An empty answer too: it says that the request was dealt with.
-        self._hand_back(link, [m.task_id for _link, m in mine if m.task_id in given])
+        self._hand_back(link, [m for _link, m in mine if m.task_id in given])
 
     # --- the main thread -----------------------------------------------------------------------------
 
@@ -321,7 +322,7 @@ class Executor:
             if blocking:
                 while self._inbox:
                     other, _message = self._inbox[0]
-                    same = [m.task_id for x, m in self._inbox if x is other]
+                    same = [m for x, m in self._inbox if x is other]
                     self._inbox = deque(item for item in self._inbox if item[0] is not other)
                     self._hand_back(other, same)
             if link.channel is not None:

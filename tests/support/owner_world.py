@@ -103,19 +103,19 @@ class Worker:
         if isinstance(message, OwnerHello):
             self.lease_id = message.lease_id
         elif isinstance(message, RunTask) and self.blocked:
-            self.say(HandBack(self.lease_id, [message.task_id]))
+            self.say(HandBack(self.lease_id, [(message.task_id, message.attempt)]))
         elif isinstance(message, RunTask):
             self.inbox.append(message)
         elif isinstance(message, TakeBack):
             given = [self.inbox.pop() for _ in range(min(message.count, len(self.inbox)))]
-            self.say(HandBack(self.lease_id, [m.task_id for m in reversed(given)]))
+            self.say(HandBack(self.lease_id, [(m.task_id, m.attempt) for m in reversed(given)]))
         else:
             assert isinstance(message, DefineFunction)
 
     def block(self) -> None:
         self.blocked = True
         if self.inbox:
-            self.say(HandBack(self.lease_id, [m.task_id for m in self.inbox]))
+            self.say(HandBack(self.lease_id, [(m.task_id, m.attempt) for m in self.inbox]))
             self.inbox.clear()
         self.say(LeasePaused(self.lease_id))
 
