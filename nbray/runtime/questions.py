@@ -25,6 +25,7 @@ class Questions:
         self._tell_daemon = tell_daemon
         self._open: dict[int, tuple[Waiter, list[Message]]] = {}
         self._last_number = 0
+        self._is_over = False  # the daemon is gone: nothing is answered any more
 
     def ask(self, make: Callable[[int], Message]) -> Message | None:
         """Send what ``make`` builds around a number; None if the session was lost meanwhile.
@@ -36,6 +37,8 @@ class Questions:
         answers: list[Message] = []
         with self._loop.guard:
             with self._loop.lock:
+                if self._is_over:
+                    return None
                 self._last_number += 1
                 number = self._last_number
                 self._open[number] = (waiter, answers)
@@ -59,6 +62,7 @@ class Questions:
             question[0].complete()
 
     def fail_all(self) -> None:
-        """No answer will come. Lock held."""
+        """No answer will come, now or later. Lock held."""
+        self._is_over = True
         for waiter, _answers in self._open.values():
             waiter.complete()
