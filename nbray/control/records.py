@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import msgspec
 
-Key = TypeVar("Key")
 Body = TypeVar("Body")
 
 

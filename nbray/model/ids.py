@@ -19,7 +19,6 @@ parent never reuses the IDs of children that its first attempt left alive.
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
 
 TASK_ID_BYTES = 16
 OBJECT_ID_BYTES = 20
@@ -30,19 +29,6 @@ FUNCTION_ID_BYTES = 16
 _SCOPE_BYTES = 12
 _PUT_INDEX = b"\xff\xff\xff\xff"
 _INDICES = tuple(i.to_bytes(4, "big") for i in range(64))
-
-
-class Address(NamedTuple):
-    """Where a process can be reached, and which life of it is meant.
-
-    ``process_id`` is drawn anew for every process, so it never names two lives; a node keeps its
-    ID when its daemon comes back and counts ``node_incarnation`` up instead.
-    """
-
-    node_id: bytes
-    node_incarnation: int
-    process_id: bytes
-    endpoint: str
 
 
 def child_scope(job_id: bytes, parent_task_id: bytes, parent_attempt: int) -> bytes:

@@ -216,8 +216,7 @@ class Submitter:
                 task.cell,
             )
         )
-        # An idle worker gets it at once; a busy one in the next batch, unless the thread that
-        # leads is not this one and would not send it soon.
+        # An idle worker gets it at once, a busy one in the next batch.
         self._loop.send(channel, frames, now=len(lease.inflight) == 1)
 
     # --- answers -----------------------------------------------------------------------------------

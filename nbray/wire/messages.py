@@ -41,7 +41,11 @@ class Descriptor(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class OwnerAddress(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """``model.ids.Address`` in wire form."""
+    """Where a process can be reached, and which life of it is meant.
+
+    ``process_id`` is drawn anew for every process, so it never names two lives; a node keeps its ID
+    when its daemon comes back, and counts ``node_incarnation`` up instead.
+    """
 
     node_id: bytes
     node_incarnation: int

@@ -81,7 +81,6 @@ class Executor:
         self._log_sequence = 0
         self._log_reported = 0
         self._streams = (TaskStream("stdout", 1, self._emit), TaskStream("stderr", 2, self._emit))
-        self._home_dir = os.getcwd()
         process.on_blocking = self._on_blocking
         self._loop.add_acceptor(listener, self._on_owner)
 
