@@ -52,12 +52,10 @@ def get(refs: ObjectRef | list[ObjectRef], timeout: float | None = None) -> Any:
     """
     process = current()
     if isinstance(refs, ObjectRef):
-        return process.get([refs], timeout)[0]
+        return process.get_one(refs, timeout)
     if not isinstance(refs, list):
         raise ValueError(f"nbray.get() takes a reference or a list of references, not {type(refs).__name__}.")
-    for ref in refs:
-        if not isinstance(ref, ObjectRef):
-            raise TypeError(f"nbray.get() takes a list of references; it holds a {type(ref).__name__}.")
+    _check_all_references(refs, "get")
     return process.get(refs, timeout)
 
 
@@ -82,16 +80,20 @@ def wait(
         raise TypeError(f"nbray.wait() takes a list of references, not {type(refs).__name__}.")
     if timeout is not None and timeout < 0:
         raise ValueError(f"timeout must be 0 or more seconds, not {timeout!r}.")
-    for ref in refs:
-        if not isinstance(ref, ObjectRef):
-            raise TypeError(f"nbray.wait() takes a list of references; it holds a {type(ref).__name__}.")
+    _check_all_references(refs, "wait")
     process = current()
     if not refs:
         return [], []
-    if len(set(refs)) != len(refs):
-        raise ValueError("nbray.wait() takes distinct references; the list holds one twice.")
     if not 1 <= num_returns <= len(refs):
         raise ValueError(
             f"num_returns must be between 1 and the {len(refs)} references given, not {num_returns!r}."
         )
     return process.wait(refs, num_returns, timeout)
+
+
+def _check_all_references(refs: list[ObjectRef], caller: str) -> None:
+    strangers = set(map(type, refs)) - {ObjectRef}
+    if strangers:
+        raise TypeError(
+            f"nbray.{caller}() takes a list of references; it holds a {strangers.pop().__name__}."
+        )

@@ -56,6 +56,14 @@ class EventLog:
             if kept[KIND] == TASK:
                 self._count_task(process_id, kept)
 
+    def add_folded(self, folded: Iterable[tuple[str, str, int]]) -> None:
+        """Take in counts, as (name, state, number), of tasks that have no rows: see ``events.folding``."""
+        for full_name, state, number in folded:
+            name = full_name[:_TEXT_MAX_CHARS]
+            counts = self._tasks_by_name.get(name) or self._counts_of_new(name)
+            if state in counts:
+                counts[state] += max(0, number)
+
     def forget(self, process_id: bytes) -> None:
         """A process ended: what it was running runs no more. Its history stays."""
         self._running.pop(process_id, None)

@@ -272,6 +272,8 @@ class Loop:
             due = self._deadline_s
         if self.later:
             self.run_later()
+        if due is None and deadline_s is None:
+            return None
         if deadline_s is not None and (due is None or deadline_s < due):
             due = deadline_s
         return None if due is None else max(0.0, due - _monotonic())
@@ -289,6 +291,7 @@ class Loop:
         with self.lock:
             if waiter.done:
                 return
+            self.flush()  # who leads may sleep in its poll
             waiter.park()
             self._followers.append(waiter)
         if is_main:

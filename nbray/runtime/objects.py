@@ -23,7 +23,7 @@ from nbray.runtime.loop import Loop
 from nbray.runtime.refs import Home, ObjectRef, make_ref
 from nbray.runtime.serialization import Serialized, deserialize, value_kind
 from nbray.runtime.task_errors import deserialize_error, serialize_system_error
-from nbray.runtime.waiting import Waiter
+from nbray.runtime.waiting import AllOf, Waiter
 from nbray.store.mapping import Mapping
 from nbray.wire.messages import (
     AbortObject,
@@ -74,6 +74,7 @@ class Objects:
         self.table = ReferenceTable()
         self.home = Home(process_id, loop.wake)
         self.mapping: Mapping | None = None
+        self.watchers: list[AllOf] = []  # who waits for many, and ends with the first error
         self._loop = loop
         self._process_id = process_id
         self._tell_daemon = tell_daemon
@@ -179,8 +180,11 @@ class Objects:
             waiters, entry.waiters = entry.waiters, None
             for waiter in waiters:
                 waiter.remaining -= 1
-                if waiter.remaining <= 0 or (failed and waiter.stop_on_failure):
+                if waiter.remaining <= 0:
                     waiter.complete()
+        if failed and self.watchers:
+            for watcher in self.watchers:
+                watcher.failed(entry)
         if entry.dependents:
             dependents, entry.dependents = entry.dependents, None
             for task in dependents:

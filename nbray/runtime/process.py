@@ -8,9 +8,8 @@ Never:      starts other processes (cluster does), decides scheduling (core does
 from __future__ import annotations
 
 import copy
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,13 +21,13 @@ from nbray.model.errors import (
     NbrayError,
     RayConnectionError,
     RayletError,
-    RayTimeoutError,
     StaleSessionError,
 )
 from nbray.model.limits import INLINE_MAX_BYTES
 from nbray.model.resources import Shape
 from nbray.runtime.arguments import mark_references
 from nbray.runtime.context import Place, TaskContext
+from nbray.runtime.gets import Gets
 from nbray.runtime.log_order import LogOrder
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
@@ -43,7 +42,6 @@ from nbray.runtime.serialization import (
     set_reference_hooks,
 )
 from nbray.runtime.submitter import Submitter
-from nbray.runtime.waiting import Waiter
 from nbray.store.mapping import Mapping
 from nbray.transport.channel import Channel
 from nbray.wire.codec import encode
@@ -72,8 +70,6 @@ _monotonic = time.monotonic
 #: A thread that submits in a loop reads answers itself every so many tasks.
 _GLANCE_EVERY = 32
 _FIRST = ids.result_id(b"", 0)
-#: Who waits for no more than so many results may expect them within microseconds.
-_FEW = 2
 
 
 class Process:
@@ -116,12 +112,14 @@ class Process:
         self.objects.mapping = mapping
         self.submitter.objects = self.objects
         self.submitter.node_cpus = welcome.resources.get("CPU", 0)
-        self.on_blocking: Callable[[bool], None] | None = None  # set by workers: a task (un)blocks
+        self.gets = Gets(
+            self.loop, self.objects, self.logs, self._check, lambda: self.failure is not None, self._why
+        )
+        self.get, self.get_one, self.wait = self.gets.get, self.gets.get_one, self.gets.wait
         self._daemon: Channel | None = None
         self._specs = 0
         self._on_warning = on_warning
         self._on_lost = on_lost
-        self._main = threading.main_thread().ident
 
     # --- life --------------------------------------------------------------------------------------
 
@@ -331,7 +329,7 @@ class Process:
         self.objects.table.drop_handle(object_id, freed)
         self.objects.release(freed)
 
-    # --- put, get, wait ------------------------------------------------------------------------------
+    # --- put ------------------------------------------------------------------------------
 
     def put(self, value: Any) -> ObjectRef:
         """Store a value; see ``nbray.put``."""
@@ -354,73 +352,6 @@ class Process:
         if ref is None:
             raise self._lost()
         return ref
-
-    def get(self, refs: Sequence[ObjectRef], timeout_s: float | None) -> list[Any]:
-        """Values of all references, in order; see ``nbray.get``."""
-        for ref in refs:
-            self._check(ref)
-        entries = [ref._entry for ref in refs]
-        pending = [entry for entry in entries if entry.value is None]
-        if pending:
-            waiter = Waiter(len(pending), stop_on_failure=True, spins=len(pending) <= _FEW)
-            self._wait(pending, waiter, timeout_s)
-            if self.failure is not None:
-                raise self._lost()
-        self.logs.settle()
-        failed = next((entry for entry in entries if entry.failed), None)
-        if failed is not None:
-            self.objects.load(failed)
-        late = next((entry for entry in entries if entry.value is None), None)
-        if late is not None:
-            raise RayTimeoutError(object_id=late.object_id, timeout_s=timeout_s or 0.0, why=self._why(late))
-        load = self.objects.load
-        return [load(entry) for entry in entries]
-
-    def wait(
-        self, refs: Sequence[ObjectRef], num_returns: int, timeout_s: float | None
-    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
-        """Split references into ready ones (at most ``num_returns``) and the rest."""
-        for ref in refs:
-            self._check(ref)
-        entries = [ref._entry for ref in refs]
-        pending = [entry for entry in entries if entry.value is None]
-        missing = num_returns - (len(entries) - len(pending))
-        if missing > 0:
-            self._wait(pending, Waiter(missing, spins=True), timeout_s)
-            if self.failure is not None:
-                raise self._lost()
-        self.logs.settle()
-        ready: list[ObjectRef] = []
-        rest: list[ObjectRef] = []
-        for ref, entry in zip(refs, entries, strict=True):
-            done = entry.value is not None and len(ready) < num_returns
-            (ready if done else rest).append(ref)
-        return ready, rest
-
-    def _wait(self, pending: list[Entry], waiter: Waiter, timeout_s: float | None) -> None:
-        """Wait until ``waiter`` is done; Ctrl-C is raised on the way out."""
-        deadline_s = None if timeout_s is None else _monotonic() + timeout_s
-        on_blocking = self.on_blocking
-        with self.loop.guard:
-            with self.loop.lock:
-                still = [entry for entry in pending if entry.value is None]
-                waiter.remaining -= len(pending) - len(still)
-                if waiter.remaining <= 0 or (waiter.stop_on_failure and any(e.failed for e in pending)):
-                    return
-                self.objects.await_entries(still, waiter)
-                self.loop.flush()
-            is_task = on_blocking is not None and timeout_s != 0 and threading.get_ident() == self._main
-            if is_task and on_blocking is not None:
-                on_blocking(True)
-            try:
-                while not self.loop.wait(waiter, deadline_s) and self.loop.guard.deliver():
-                    pass  # a handler of the user's own that returns lets the wait go on
-            finally:
-                if is_task and on_blocking is not None:
-                    on_blocking(False)
-                if not waiter.done:
-                    with self.loop.lock:
-                        self.objects.forget_waiter(still, waiter)
 
     def _why(self, entry: Entry) -> str:
         """What an object that is not ready waits for, for the text of a timeout."""

@@ -1,7 +1,7 @@
 """What a thread waits for, and whether it is worth to look for a moment before it sleeps.
 
 Called by:  runtime (loop and all that waits), worker.executor.
-Imports:    the standard library.
+Imports:    core.references.
 Never:      polls or sleeps by itself: the loop decides who does.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
+
+from nbray.core.references import Entry
 
 #: A thread that expects an answer looks for so long before it sleeps.
 SPIN_S = 50e-6
@@ -23,11 +25,10 @@ class Waiter:
     it sleeps.
     """
 
-    __slots__ = ("_bed", "done", "parked", "remaining", "spins", "stop_on_failure")
+    __slots__ = ("_bed", "done", "parked", "remaining", "spins")
 
-    def __init__(self, remaining: int = 1, stop_on_failure: bool = False, spins: bool = False) -> None:
+    def __init__(self, remaining: int = 1, spins: bool = False) -> None:
         self.remaining = remaining
-        self.stop_on_failure = stop_on_failure
         self.spins = spins
         self.done = False
         self.parked = False
@@ -53,6 +54,38 @@ class Waiter:
     def sleep(self, timeout_s: float | None) -> None:
         assert self._bed is not None
         self._bed.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s))
+
+
+class AllOf(Waiter):
+    """Waits for all of many, or for the first error among them. It stands at the last that is missing.
+
+    The loop's lock is held in all methods.
+    """
+
+    __slots__ = ("_is_broken", "_members", "_missing")
+
+    def __init__(self, pending: list[Entry], spins: bool = False) -> None:
+        super().__init__(1, spins=spins)
+        self._missing = pending
+        self._members: set[Entry] | None = None  # made when the first error asks
+        self._is_broken = any(entry.failed for entry in pending)
+
+    def next_missing(self) -> Entry | None:
+        """The one to wait for now; None if all are there, or one is an error."""
+        missing = self._missing
+        while missing and missing[-1].value is not None:
+            missing.pop()
+        self.done = False
+        self.remaining = 1
+        return None if self._is_broken or not missing else missing[-1]
+
+    def failed(self, entry: Entry) -> None:
+        """An object came as an error: is it one of ours?"""
+        if self._members is None:
+            self._members = set(self._missing)
+        if entry in self._members:
+            self._is_broken = True
+            self.complete()
 
 
 class Spinning:

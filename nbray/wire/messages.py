@@ -290,10 +290,14 @@ class LogLines(Message):
 
 
 class EventBatch(Message):
-    """State changes since the last batch; rows as in ``events.schema``. ``dropped`` were lost."""
+    """State changes since the last batch; rows as in ``events.schema``. ``dropped`` were lost.
+
+    ``folded`` counts, as (name, state, number), short tasks whose rows were left out since they were many.
+    """
 
     process_id: bytes
     dropped: int
+    folded: list[tuple[str, str, int]]
     rows: list[list[Any]]
 
 

@@ -106,7 +106,7 @@ class Executor:
         self._log_sequence = 0
         self._log_reported = 0
         self._streams = (TaskStream("stdout", 1, self._emit), TaskStream("stderr", 2, self._emit))
-        process.on_blocking = self._on_blocking
+        process.gets.on_blocking = self._on_blocking
         self._loop.add_acceptor(listener, self._on_owner)
 
     # --- messages (lock held) --------------------------------------------------------------------
