@@ -69,7 +69,7 @@ notebooks: $(VENV)/.installed
 
 bench: $(VENV)/.installed-bench
 	@echo "== bench"
-	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python -m benchmarks --json build/benchmarks.json
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix
