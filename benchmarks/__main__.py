@@ -4,8 +4,8 @@ Called by:  `make bench`, people.
 Imports:    the standard library, the rest of benchmarks.
 Never:      is a test: the machine's other work moves every figure, so compare ratios of one run.
 
-Each contender runs each group of workloads in a fresh process, the contenders in turn, for some rounds; the table
-shows medians. Exit status 1: something that should have worked did not.
+Each contender runs each group of workloads in a fresh process, the contenders in turn, for some rounds;
+the table shows medians. Exit status 1: something that should have worked did not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import adapters, processes, runner, table
+from benchmarks import adapters, processes, report, runner, table
 from benchmarks.adapters import is_installed
 from benchmarks.figures import FIGURES, text_of
 from benchmarks.results import Results
@@ -51,6 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json:
         results.save(options.json)
         _progress(f"wrote {options.json}")
+    if options.docs:
+        results.save(options.docs / "benchmarks.json")
+        report.write(results, options.docs)
+        _progress(f"wrote page, chart and results into {options.docs}")
     print(table.as_text(results))
     return 1 if results.document["failures"] else 0
 
@@ -68,17 +72,27 @@ def _measure(
         deadline_s = _QUICK_DEADLINE_S if quick else _DEADLINE_S
     began_s = time.monotonic()
     plan = [
-        (number, group, name)
-        for number, group, name in itertools.product(range(1, rounds + 1), groups, names)
-        if (group == MACHINE) == (name == MACHINE)
+        (number, together, name)
+        for number, together, name in itertools.product(
+            range(1, rounds + 1), _processes(groups, quick), names
+        )
+        if (together == (MACHINE,)) == (name == MACHINE)
     ]
-    for done, (number, group, name) in enumerate(plan):
+    for done, (number, together, name) in enumerate(plan):
         at = f"[{done + 1}/{len(plan)}, {time.monotonic() - began_s:.0f} s]"
-        _progress(f"{at} round {number}: {group}: {name}")
-        outcome = runner.run(name, group, quick=quick, deadline_s=deadline_s)
+        _progress(f"{at} round {number}: {', '.join(together)}: {name}")
+        outcome = runner.run(name, together, quick=quick, deadline_s=deadline_s)
         results.add(outcome, number)
         if outcome.failure:
             _progress(f"    FAILED: {outcome.failure}")
+
+
+def _processes(groups: list[str], quick: bool) -> list[tuple[str, ...]]:
+    """Which groups share a process: none, but for a quick run, where equal sessions are started once."""
+    if not quick:
+        return [(group,) for group in groups]
+    alike = tuple(group for group in groups if GROUPS[group].workers == 2)
+    return [*([alike] if alike else []), *((group,) for group in groups if group not in alike)]
 
 
 def _progress(text: str) -> None:
@@ -101,15 +115,21 @@ def _listing() -> str:
         lines.append(f"  {name:12}{group.title}")
         for figure in (f for f in FIGURES if f.group == name):
             target = "" if figure.target is None else f", target {text_of(figure.target, figure.unit)}"
-            lines.append(
-                f"      {figure.key:18}{figure.title.strip()} ({figure.unit}, {figure.better} is better{target})"
-            )
+            about = f"{figure.unit}, {figure.better} is better{target}"
+            lines.append(f"      {figure.key:18}{figure.title.strip()} ({about})")
     lines.append("adapters (--adapters):")
-    for name in adapters.NAMES:
-        lines.append(
-            f"  {name:12}{adapters.load(name).title}{'' if is_installed(name) else ' (not installed)'}"
-        )
+    lines += [
+        f"  {name:12}{adapters.load(name).title}{'' if is_installed(name) else ' (not installed)'}"
+        for name in adapters.NAMES
+    ]
     return "\n".join(lines)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
+    return number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,21 +139,20 @@ def _parser() -> argparse.ArgumentParser:
         description=text.split("\n\n")[-1],
         epilog="The whole suite takes about a quarter of an hour. Let the machine do nothing else meanwhile.",
     )
-    parser.add_argument(
-        "--rounds", type=int, metavar="N", help="fresh processes per contender and group (default 3)"
+    add = parser.add_argument
+    add("--rounds", type=_positive, metavar="N", help="fresh processes per contender and group (default 3)")
+    add("--only", metavar="GROUPS", help="these groups of workloads, with commas: sync,async")
+    add("--adapters", metavar="NAMES", help="these contenders, with commas: nbray,ray")
+    add("--json", type=Path, metavar="FILE", help="write all rounds, medians and versions there")
+    add(
+        "--docs",
+        type=Path,
+        metavar="FOLDER",
+        help="write benchmarks.json there, and page and chart made of it",
     )
-    parser.add_argument("--only", metavar="GROUPS", help="these groups of workloads, with commas: sync,async")
-    parser.add_argument("--adapters", metavar="NAMES", help="these contenders, with commas: nbray,ray")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write all rounds, medians and versions there"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="small counts, one round, nbray and the pool: does it work?"
-    )
-    parser.add_argument(
-        "--deadline", type=float, metavar="S", help="seconds that one process may take (default 120)"
-    )
-    parser.add_argument("--list", action="store_true", help="print groups, figures, targets and adapters")
+    add("--quick", action="store_true", help="does it all work? small counts, one round, nbray and the pool")
+    add("--deadline", type=float, metavar="S", help="seconds that one process may take (default 120)")
+    add("--list", action="store_true", help="print groups, figures, targets and adapters")
     return parser
 
 

@@ -36,22 +36,25 @@ class Bench:
         self.quick = quick
         self.folder = folder
         self._sheet = sheet
+        self._noted: set[str] = set()
         self._gates = 0
         self._pace_per_s = 0.0
 
     def record(self, figure: str, value: float, **about: Any) -> None:
         """Write a figure down; ``about`` says how it was measured (count, size, ...)."""
-        self._write({"figure": figure, "value": value, "about": about})
+        self._write({"figure": figure, "value": float(f"{value:.6g}"), "about": about})
 
     def missing(self, figure: str, reason: str) -> None:
         """This contender cannot have this figure."""
         self._write({"figure": figure, "missing": reason})
 
     def failed(self, figure: str, reason: str) -> None:
-        """It should have this figure, but something went wrong."""
-        self._write({"figure": figure, "failed": reason})
+        """It should have this figure, but something went wrong; what it has already, it keeps."""
+        if figure not in self._noted:
+            self._write({"figure": figure, "failed": reason})
 
     def _write(self, line: dict[str, Any]) -> None:
+        self._noted.add(line["figure"])
         # Line by line: what was measured before a crash is kept.
         self._sheet.write(json.dumps(line) + "\n")
         self._sheet.flush()
@@ -68,8 +71,8 @@ class Bench:
         possible = per_s * self.adapter.budget_s * share
         if full <= possible:
             return full
-        size = 10 ** max(0, len(str(int(possible))) - 1)
-        return max(10, int(possible) // size * size)
+        step = int("1".ljust(len(str(int(possible))), "0"))
+        return max(10, int(possible) // step * step)
 
     def size(self, full: int) -> int:
         """A number of array elements; smaller in a quick run."""
@@ -104,8 +107,7 @@ class Bench:
         """Run ``function(*arguments, path, writes)`` on both workers: each waits for the other one."""
         path = self.gate()
         submit = self.adapter.task(function)
-        values = self.adapter.get_all([submit(*arguments, path, True), submit(*arguments, path, False)])
-        return values
+        return self.adapter.get_all([submit(*arguments, path, True), submit(*arguments, path, False)])
 
     def gate(self) -> str:
         """The path of a new FIFO."""

@@ -1,4 +1,4 @@
-"""One fresh process: one contender, one group of workloads.
+"""One fresh process: one contender, one group of workloads (or several, where time is short).
 
 Called by:  benchmarks.runner, as ``python -c "from benchmarks.child import main; main()"``.
 Imports:    light parts of the standard library, before the clock of the start-up figures stops.
@@ -17,24 +17,24 @@ from benchmarks.bench import Bench, CannotError
 
 
 def main() -> None:
-    """Run what the command line names: contender, group, quick or full, folder."""
-    contender, group, mode, folder = sys.argv[1:]
+    """Run what the command line names: contender, groups joined by ``+``, quick or full, folder."""
+    contender, groups, mode, folder = sys.argv[1:]
     adapter = Adapter() if contender == workloads.MACHINE else adapters.load(contender)
     with open(os.path.join(folder, "sheet"), "w") as sheet:
-        run(Bench(adapter, quick=mode == "quick", folder=folder, sheet=sheet), group)
+        run(Bench(adapter, quick=mode == "quick", folder=folder, sheet=sheet), groups.split("+"))
 
 
-def run(bench: Bench, group: str) -> None:
-    """All workloads of the group that this contender can do, in one session."""
+def run(bench: Bench, groups: list[str]) -> None:
+    """All workloads of the groups that this contender can do; groups that share a process share a session."""
     possible = []
-    for one in workloads.of_group(group):
+    for one in (one for group in groups for one in workloads.of_group(group)):
         lacking = [bench.adapter.cannot[need] for need in one.needs if need in bench.adapter.cannot]
         if lacking:
             for figure in one.figures:
                 bench.missing(figure, lacking[0])
         else:
             possible.append(one)
-    workers = workloads.GROUPS[group].workers
+    workers = workloads.GROUPS[groups[0]].workers
     if not possible:
         return
     if workers:

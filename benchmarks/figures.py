@@ -28,9 +28,10 @@ class Figure:
     in_chart: bool = False
 
     def meets(self, value: float) -> bool | None:
-        """Whether a value reaches the target; None without one."""
+        """Whether a value reaches the target, ratios to two digits after the point; None without a target."""
         if self.target is None:
             return None
+        value = round(value, 2) if self.unit == "x" else value
         return value >= self.target if self.better == "higher" else value <= self.target
 
     def advantage(self, ours: float, theirs: float) -> float | None:

@@ -58,8 +58,8 @@ def descendants(pid: int) -> list[Process]:
 def contenders_own() -> list[Process]:
     """Called in the driver: all living processes that its contender started.
 
-    The runner above the driver is a subreaper and starts one driver at a time, so that what detached itself is
-    found, too.
+    The runner above the driver is a subreaper and starts one driver at a time, so that what detached
+    itself is found, too.
     """
     return [p for p in descendants(os.getppid()) if p.pid != os.getpid() and p.state != "Z"]
 

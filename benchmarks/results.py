@@ -86,17 +86,18 @@ class Results:
         if outcome.failure:
             self._fail(outcome, round_number, outcome.failure, outcome.output_tail)
             for figure in FIGURES:
-                if figure.group == outcome.group and figure.key not in seen:
+                if figure.group in outcome.groups and figure.key not in seen:
                     sheet.setdefault(figure.key, {"rounds": []}).setdefault("failed", outcome.failure)
         if outcome.left_behind:
             self.document["left_behind"].append({
-                "contender": outcome.contender, "group": outcome.group, "round": round_number,
+                "contender": outcome.contender, "groups": list(outcome.groups), "round": round_number,
                 "processes": outcome.left_behind,
             })  # fmt: skip
 
     def _fail(self, outcome: Outcome, round_number: int, reason: str, output: str = "") -> None:
         failure = {
-            "contender": outcome.contender, "group": outcome.group, "round": round_number, "reason": reason,
+            "contender": outcome.contender, "groups": list(outcome.groups),
+            "round": round_number, "reason": reason,
         }  # fmt: skip
         self.document["failures"].append({**failure, "output": output} if output else failure)
 

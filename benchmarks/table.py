@@ -11,17 +11,17 @@ from benchmarks.figures import FIGURES, SIGN, Figure, text_of
 from benchmarks.results import OURS, Results
 from benchmarks.workloads import MACHINE
 
-MISSING = "–"
+MISSING = "\N{EN DASH}"
 
 
 def rows(results: Results) -> list[list[str]]:
     """The header and a row for each figure that was asked for."""
     peers = [name for name in results.contenders if name != OURS]
     table = [["figure", "nbray", "target", "", *(results.title(name) for name in peers)]]
-    for figure in FIGURES:
-        if figure.group != MACHINE and any(results.entry(name, figure) for name in results.contenders):
-            table.append(_row(results, figure, peers))
-    return table
+    asked = [
+        f for f in FIGURES if f.group != MACHINE and any(results.entry(n, f) for n in results.contenders)
+    ]
+    return [*table, *(_row(results, figure, peers) for figure in asked)]
 
 
 def _row(results: Results, figure: Figure, peers: list[str]) -> list[str]:
@@ -82,17 +82,17 @@ def summary(results: Results) -> str:
     """Targets, who is not here, what failed."""
     document = results.document
     met, missed = results.met_and_missed()
-    lines = ["In brackets: how many times better nbray is. – : cannot do it; the JSON says why."]
+    lines = [f"In brackets: how many times better nbray is. {MISSING}: cannot do it; the JSON says why."]
     if met or missed:
         names = f"; missed: {', '.join(missed)}" if missed else ""
         lines.append(f"Targets: {len(met)} of {len(met) + len(missed)} met{names}.")
     lines += [f"Not here: {name}: {reason}." for name, reason in document["absent"].items()]
     lines += [
-        f"FAILED {f['contender']} {f['group']} (round {f['round']}): {f['reason']}"
+        f"FAILED {f['contender']} {'+'.join(f['groups'])} (round {f['round']}): {f['reason']}"
         for f in document["failures"]
     ]
     lines += [
-        f"Left behind by {one['contender']} ({one['group']}), and ended: {', '.join(one['processes'])}"
+        f"LEFT BEHIND by {one['contender']}, {'+'.join(one['groups'])}: {', '.join(one['processes'])}"
         for one in document["left_behind"]
     ]
     if document["quick"]:

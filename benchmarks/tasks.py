@@ -45,7 +45,7 @@ def ends_of_array(array: Any) -> tuple[int, float, float]:
 
 
 def big_array(count: int, path: str = "", writes: bool = False) -> Any:
-    """An array of ``count`` numbers that this worker keeps, so that only the way of the result is measured."""
+    """An array that this worker keeps, so that only the way of the result is measured."""
     import numpy as np
 
     if path:
@@ -95,3 +95,11 @@ def nested(contender: str, depth: int) -> int:
     with adapters.load(contender).inside() as adapter:
         below: int = adapter.get(adapter.task(nested)(contender, depth - 1))
         return 1 + below
+
+
+def with_numpy(path: str, writes: bool) -> bool:
+    """Have NumPy in this worker before memory is compared."""
+    import numpy as np
+
+    meet(path, writes)
+    return bool(np.arange(2).sum() == 1)

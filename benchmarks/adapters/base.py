@@ -29,10 +29,16 @@ class Adapter:
     import_line: ClassVar[str]
     #: Features that are missing, each with the reason that stands in the JSON.
     cannot: ClassVar[dict[str, str]] = {}
-    #: Names of processes that stay by design until the driver ends: nobody waits for them at shutdown.
+    #: Words on the command lines of processes that stay until the driver ends, as multiprocessing's
+    #: resource tracker does: nobody waits for them at shutdown.
     stays: ClassVar[tuple[str, ...]] = ()
     #: How long one loop of a workload may take; counts are cut to fit.
-    budget_s: ClassVar[float] = 4.0
+    budget_s: ClassVar[float] = 3.0
+
+    @property
+    def module_name(self) -> str:
+        """By what name ``benchmarks.adapters.load`` finds it."""
+        return type(self).__module__.rpartition(".")[2]
 
     def start(self, workers: int) -> None:
         """Bring up a session with this many workers."""

@@ -23,6 +23,7 @@ class Dask(Adapter):
     package = "distributed"
     module = "distributed"
     import_line = "import distributed"
+    stays = ("resource_tracker",)
 
     def __init__(self) -> None:
         self.cluster: Any = None

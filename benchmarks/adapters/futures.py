@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.adapters.base import NESTED, PUT, REFS, Adapter
 
@@ -17,7 +17,7 @@ from benchmarks.adapters.base import NESTED, PUT, REFS, Adapter
 class Pool(Adapter):
     """Any executor of ``concurrent.futures``' kind."""
 
-    cannot = {
+    cannot: ClassVar[dict[str, str]] = {
         PUT: "a pool stores no values",
         REFS: "a future cannot be the argument of a task",
         NESTED: "a worker cannot submit to its own pool",

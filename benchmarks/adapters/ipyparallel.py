@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.adapters.base import NESTED, PUT, REFS
 from benchmarks.adapters.futures import Pool
@@ -23,8 +23,8 @@ class Ipyparallel(Pool):
     package = "ipyparallel"
     module = "ipyparallel"
     import_line = "import ipyparallel"
-    cannot = {
-        PUT: "a value can be pushed to engines by name, but no handle of it is an argument of a balanced task",
+    cannot: ClassVar[dict[str, str]] = {
+        PUT: "values are pushed to engines by name; no handle of one is the argument of a task",
         REFS: "a result cannot be the argument of a task",
         NESTED: "an engine has no client of its own cluster",
     }

@@ -1,7 +1,7 @@
 """The workloads, written once against ``benchmarks.adapters.base.Adapter``.
 
-A group of workloads shares one fresh process and, where it says so, one session. A workload records the figures
-that it was declared with; what they mean and should reach stands in ``benchmarks.figures``.
+A group of workloads shares one fresh process and, where it says so, one session. A workload records the
+figures that it was declared with; their units and targets stand in ``benchmarks.figures``.
 """
 
 from __future__ import annotations

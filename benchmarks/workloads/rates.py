@@ -56,7 +56,7 @@ def small_array_arguments(bench: Bench) -> None:
 
 @workload("async", "async_1k", "async_10k", "async_100k", "async_growth")
 def async_tasks(bench: Bench) -> None:
-    """All submitted, then all fetched, at three sizes; and what a task costs among 100 000, relative to 1 000."""
+    """All submitted, then all fetched, at three sizes; and what a task costs when there are many."""
     pace = bench.pace_per_s()
     thousand = 0.0
     for figure, full, repeats in (

@@ -48,7 +48,8 @@ def first_result_and_shutdown(bench: Bench) -> None:
     verify(value == "first", "the first task")
     bench.record(
         "start", first_s - spawned_s,
-        interpreter_s=entered_s - spawned_s, import_and_init_s=ready_s - entered_s, first_task_s=first_s - ready_s,
+        interpreter_s=entered_s - spawned_s, import_and_init_s=ready_s - entered_s,
+        first_task_s=first_s - ready_s,
     )  # fmt: skip
 
     family = [p for p in processes.contenders_own() if not _stays(bench, p)]
