@@ -17,7 +17,7 @@ help:
 	@echo "make test         everything below, in this order"
 	@echo "     lint types contracts unit stateful integration notebooks"
 	@echo "make format       let ruff repair layout and imports"
-	@echo "make bench        measure nbray beside its peers, about a quarter of an hour (docs/benchmarks.md)"
+	@echo "make bench        measure nbray beside its peers, about twenty minutes (docs/benchmarks.md)"
 	@echo "     bench-docs   the same, and write the figures into docs/"
 	@echo "make clean        remove what these commands made"
 

@@ -25,6 +25,7 @@ from benchmarks.workloads import GROUPS, MACHINE
 
 _DEADLINE_S = 120.0
 _QUICK_DEADLINE_S = 60.0
+_QUIET = 0.5  # load average of a machine that is fit to measure on
 _QUICK_CONTENDERS = ["nbray", "futures"]
 
 
@@ -46,6 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
     began = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     results = Results.begin(names, absent, rounds=rounds, quick=options.quick, began=began)
     processes.become_subreaper()
+    busy = results.document["machine"]["load_at_start"]
+    if busy > _QUIET and not options.quick:
+        _progress(
+            f"The machine is busy already (load {busy:.1f}): figures will be worse than they should be."
+        )
     _measure(results, names, groups, rounds, quick=options.quick, deadline_s=options.deadline)
     results.close()
     if options.json:
@@ -137,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=text.split("\n\n")[-1],
-        epilog="The whole suite takes about a quarter of an hour. Let the machine do nothing else meanwhile.",
+        epilog="The whole suite takes about twenty minutes. Let the machine do nothing else meanwhile.",
     )
     add = parser.add_argument
     add("--rounds", type=_positive, metavar="N", help="fresh processes per contender and group (default 3)")

@@ -61,7 +61,7 @@ FIGURES = (
     Figure("async_100k", "async", "async tasks, 100 000", "/s", "higher"),
     Figure("async_growth", "async", "cost of a task, 100 000 against 1 000", "x", "lower", 1.3),
     Figure("submission", "submission", "submission alone", "/s", "higher", 150_000, in_chart=True),
-    Figure("queued_bytes", "submission", "driver memory per queued task", "bytes", "lower", 1_000),
+    Figure("queued_bytes", "queue", "driver memory per queued task", "bytes", "lower", 1_000),
     Figure("put_10kb", "objects", "put of 10 KB", "/s", "higher", 50_000, in_chart=True),
     Figure("get_10kb", "objects", "get of 10 KB", "/s", "higher", 50_000),
     Figure("args_1000", "objects", "a task with 1 000 references", "s", "lower", 0.015, in_chart=True),

@@ -38,7 +38,9 @@ GROUPS = {
     "memory": Group("session", 2, "idle memory and processes"),
     "sync": Group("rates", 2, "tasks one after the other; small arrays as arguments"),
     "async": Group("rates", 2, "many tasks at once"),
-    "submission": Group("rates", 2, "submitting alone; bytes of a queued task"),
+    "submission": Group("rates", 2, "submitting alone"),
+    # A process of its own: memory that other tasks have left free would hide what these take.
+    "queue": Group("rates", 2, "driver memory of queued tasks"),
     "objects": Group("objects", 2, "small values; 1 000 references as arguments"),
     "store": Group("objects", 2, "put and get of 100 MB"),
     "broadcast": Group("objects", 2, "200 MB to ten tasks"),

@@ -67,7 +67,7 @@ def interpreter_start(bench: Bench) -> None:
 
 @workload(MACHINE, "copy_warm_1", "copy_warm_2", "copy_cold_1", "copy_cold_2", "pwrite_1", "pwrite_2")
 def copy(bench: Bench) -> None:
-    """100 MB into a memfd, the best of five."""
+    """100 MB into a memfd, by each way that the system offers."""
     import numpy as np
 
     from benchmarks.workloads import copies

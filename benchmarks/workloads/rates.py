@@ -111,7 +111,7 @@ def submission(bench: Bench) -> None:
     )
 
 
-@workload("submission", "queued_bytes")
+@workload("queue", "queued_bytes")
 def bytes_per_queued_task(bench: Bench) -> None:
     """Growth of the driver, for each task that waits behind workers which are blocked."""
     echo = bench.adapter.task(tasks.echo)

@@ -57,6 +57,8 @@ def first_result_and_shutdown(bench: Bench) -> None:
     adapter.stop()
     returned_s = time.monotonic()
     left = processes.wait_until_gone(family, stopping_s + _GONE_WITHIN_S)
+    late = [p for p in processes.contenders_own() if p not in left and not _stays(bench, p)]
+    left += processes.wait_until_gone(late, stopping_s + _GONE_WITHIN_S)
     gone_s = time.monotonic()
     verify(
         not left,
