@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from html import escape
 
-from benchmarks.figures import FIGURES, Figure, text_of
+from benchmarks.figures import FIGURES, Figure, count_text, text_of
 from benchmarks.results import OURS, Results
 from benchmarks.table import ratio_text
 
-_WIDTH, _TITLE_X, _LEFT, _RIGHT = 900, 20, 390, 30
+_WIDTH, _TITLE_X, _LEFT, _RIGHT = 900, 20, 390, 40
 _TOP, _ROW, _BOTTOM = 112, 28, 46
 
 # Colours that colour-blind people tell apart, and a shape for each besides; drawn around 0, 0.
@@ -75,9 +75,9 @@ def _style(peers: int) -> str:
     return (
         "<style>text{font:14px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fill:#1f2328}"
         ".head{font-size:19px;font-weight:600}.end{text-anchor:end}.mid{text-anchor:middle}.soft{fill:#59636e}"
-        f".page{{fill:#fff}}.grid{{stroke:#d1d9e0}}.one{{stroke:#1f2328}}{light}"
+        f".page{{fill:#fff}}.mark{{stroke:#fff}}.grid{{stroke:#d1d9e0}}.one{{stroke:#1f2328}}{light}"
         "@media (prefers-color-scheme:dark){text{fill:#e6edf3}.soft{fill:#9198a1}.page{fill:#0d1117}"
-        f".grid{{stroke:#30363d}}.one{{stroke:#e6edf3}}{dark}}}</style>"
+        f".mark{{stroke:#0d1117}}.grid{{stroke:#30363d}}.one{{stroke:#e6edf3}}{dark}}}</style>"
     )
 
 
@@ -93,7 +93,7 @@ def _legend(results: Results, peers: list[str]) -> list[str]:
     for number, name in enumerate(peers):
         title = results.title(name)
         parts.append(
-            f'<g class="m{number}" transform="translate({x:.0f} 80)">{_MARKS[number % len(_MARKS)][2]}</g>'
+            f'<g class="mark m{number}" transform="translate({x:.0f} 80)">{_MARKS[number % len(_MARKS)][2]}</g>'
         )
         parts.append(f'<text x="{x + 13:.0f}" y="85">{escape(title)}</text>')
         x += 46 + 7.6 * len(title)
@@ -106,7 +106,7 @@ def _grid(scale: _Scale, height: int) -> list[str]:
         x = scale.x(tick)
         style = "one" if tick == 1 else "grid"
         parts.append(f'<path class="{style}" d="M{x:.1f} {_TOP - 6}V{bottom + 6}"/>')
-        label = f"{tick:,.0f}x".replace(",", " ") if tick >= 1 else f"{tick:g}x"
+        label = f"{count_text(tick)}x" if tick >= 1 else f"{tick:g}x"
         parts.append(f'<text class="soft mid" x="{x:.1f}" y="{bottom + 26}">{label}</text>')
     return parts
 
@@ -127,7 +127,7 @@ def _row(
             assert theirs is not None, "a ratio without the other's figure"
             told = f"{results.title(name)}: {text_of(theirs, figure.unit)} ({ratio_text(ratios[name])})"
             parts.append(
-                f'<g class="m{number}" transform="translate({scale.x(ratios[name]):.1f} {y})">'
+                f'<g class="mark m{number}" transform="translate({scale.x(ratios[name]):.1f} {y})">'
                 f"<title>{escape(told)}</title>{_MARKS[number % len(_MARKS)][2]}</g>"
             )
     return parts

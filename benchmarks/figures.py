@@ -49,9 +49,9 @@ FIGURES = (
     Figure("import", "import", "import", "s", "lower", 0.10),
     Figure("start", "start", "cold process to first result", "s", "lower", 0.40, in_chart=True),
     Figure("shutdown", "start", "shutdown until all is gone", "s", "lower", 0.20),
-    Figure("idle_memory", "memory", "idle memory, 2 workers, without the driver", "bytes", "lower", 80 * _MB,
+    Figure("idle_memory", "memory", "idle memory, 2 workers", "bytes", "lower", 80 * _MB,
            in_chart=True),
-    Figure("idle_processes", "memory", "processes, without the driver", "n", "lower"),
+    Figure("idle_processes", "memory", "processes", "n", "lower"),
     Figure("sync_rate", "sync", "sync tasks", "/s", "higher", 15_000, in_chart=True),
     Figure("sync_p50", "sync", "sync task, p50", "s", "lower", 100e-6),
     Figure("sync_p99", "sync", "sync task, p99", "s", "lower"),
@@ -115,6 +115,11 @@ def text_of(value: float, unit: str) -> str:
     return f"{_three_digits(value)} /s"
 
 
+def count_text(count: float) -> str:
+    """A count with thin groups: 100 000."""
+    return f"{count:,.0f}".replace(",", " ")
+
+
 def _scaled(value: float, scales: tuple[tuple[float, str], ...]) -> str:
     for size, name in scales:
         if abs(value) >= size:
@@ -126,5 +131,5 @@ def _scaled(value: float, scales: tuple[tuple[float, str], ...]) -> str:
 def _three_digits(value: float) -> str:
     if abs(value) >= 99.95:
         size = 10 ** max(0, len(str(int(abs(value)))) - 3)
-        return f"{round(value / size) * size:,}".replace(",", " ")
+        return count_text(round(value / size) * size)
     return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"

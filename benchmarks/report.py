@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks import chart, table
-from benchmarks.figures import FIGURES
+from benchmarks.figures import FIGURES, count_text
 from benchmarks.results import OURS, Results
 from benchmarks.workloads import MACHINE
 
@@ -86,7 +86,7 @@ def _notes(results: Results) -> list[str]:
             entry = results.entry(name, figure)
             if "median" in entry:
                 if (fewer := _fewer(results, name, figure.key)) is not None:
-                    cut.append(f"{figure.title.strip()} with {fewer:,}".replace(",", " "))
+                    cut.append(f"{figure.title.strip()}: {count_text(fewer)}")
             elif reason := entry.get("missing"):
                 reasons.setdefault(reason, []).append(figure.title.strip())
         notes += [
@@ -94,7 +94,7 @@ def _notes(results: Results) -> list[str]:
             for reason, titles in reasons.items()
         ]
         if cut:
-            notes.append(f"{results.title(name)}, counts cut to fit its time: {'; '.join(cut)}.")
+            notes.append(f"{results.title(name)}, counts cut to fit its time ({'; '.join(cut)}).")
     notes += [
         f"FAILED: {f['contender']}, {'+'.join(f['groups'])}, round {f['round']}: {f['reason']}"
         for f in document["failures"]

@@ -7,7 +7,7 @@ Never:      computes a figure.
 
 from __future__ import annotations
 
-from benchmarks.figures import FIGURES, SIGN, Figure, text_of
+from benchmarks.figures import FIGURES, SIGN, Figure, count_text, text_of
 from benchmarks.results import OURS, Results
 from benchmarks.workloads import MACHINE
 
@@ -56,7 +56,7 @@ def _peer(results: Results, contender: str, figure: Figure) -> str:
 def ratio_text(ratio: float) -> str:
     """How many times better nbray is, in two digits or so."""
     if ratio >= 9.95:
-        return f"{ratio:,.0f}x".replace(",", " ")
+        return f"{count_text(ratio)}x"
     return f"{ratio:.1f}x" if ratio >= 0.95 else f"{ratio:.2f}x"
 
 

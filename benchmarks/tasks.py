@@ -44,6 +44,12 @@ def ends_of_array(array: Any) -> tuple[int, float, float]:
     return array.size, float(array[0]), float(array[-1])
 
 
+def held(array: Any, path: str) -> tuple[int, float, float]:
+    """Keep the array until the driver closes the FIFO."""
+    blocked(path)
+    return ends_of_array(array)
+
+
 def big_array(count: int, path: str = "", writes: bool = False) -> Any:
     """An array that this worker keeps, so that only the way of the result is measured."""
     import numpy as np

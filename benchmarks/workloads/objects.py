@@ -113,7 +113,7 @@ def _timed(function: Any, argument: Any) -> tuple[float, Any]:
 
 @workload("broadcast", "broadcast", "broadcast_growth")
 def broadcast(bench: Bench) -> None:
-    """One array to ten tasks that look at its ends; a pool has to send it ten times."""
+    """One array to ten tasks that look at its ends; then to two that keep it while memory is looked at."""
     import numpy as np
 
     look = bench.adapter.task(tasks.ends_of_array)
@@ -128,8 +128,15 @@ def broadcast(bench: Bench) -> None:
     values = bench.adapter.get_all([look(shared) for _ in range(10)])
     ended_s = time.perf_counter()
 
+    # Memory is looked at while both workers have the array in hand: a pool's copies are there only then.
+    hold, paths = bench.adapter.task(tasks.held), [bench.gate(), bench.gate()]
+    handles = [hold(shared, path) for path in paths]
+    gates = [os.open(path, os.O_WRONLY) for path in paths]  # returns when the task has opened its end
     after_bytes, after_shared_bytes = _memory()
-    verify(values == [(source.size, 0.0, float(source.size - 1))] * 10, "the array that the tasks saw")
+    for gate in gates:
+        os.close(gate)
+    values += bench.adapter.get_all(handles)
+    verify(values == [(source.size, 0.0, float(source.size - 1))] * 12, "the array that the tasks saw")
     # Pages of shared memory that nobody has mapped are in no PSS, but in the machine's count.
     grown_bytes = max(
         after_bytes["Pss_Shmem"] - before_bytes["Pss_Shmem"], after_shared_bytes - before_shared_bytes

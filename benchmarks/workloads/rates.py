@@ -66,7 +66,7 @@ def async_tasks(bench: Bench) -> None:
     ):
         count = bench.fitting(full, pace, share=2.0)
         if count < bench.count(full) // 5:
-            reason = f"at {pace:,.0f} tasks/s, {full} tasks would take {full / pace:,.0f} s"
+            reason = f"at {pace:.0f} tasks/s this would take {full / pace:.0f} s"
             bench.missing(figure, reason)
             if full == 100_000:
                 bench.missing("async_growth", reason)

@@ -97,7 +97,7 @@ def test_the_page_keeps_its_words_and_gets_new_figures() -> None:
     assert "old" not in page
     assert "| sync tasks | 30 000 /s | ≥ 15 000 /s | met | 3 000 /s (10x) |" in page
     assert "no references (chain of 1 000 dependent tasks)" in page
-    assert "counts cut to fit its time: sync tasks with 700" in page
+    assert "counts cut to fit its time (sync tasks: 700)" in page
     assert report.filled(page, a_run()) == page
 
 
