@@ -92,9 +92,7 @@ def _legend(results: Results, peers: list[str]) -> list[str]:
     parts, x = [], _TITLE_X + 8.0
     for number, name in enumerate(peers):
         title = results.title(name)
-        parts.append(
-            f'<g class="mark m{number}" transform="translate({x:.0f} 80)">{_MARKS[number % len(_MARKS)][2]}</g>'
-        )
+        parts.append(_mark(number, x, 80, ""))
         parts.append(f'<text x="{x + 13:.0f}" y="85">{escape(title)}</text>')
         x += 46 + 7.6 * len(title)
     return parts
@@ -126,8 +124,12 @@ def _row(
             theirs = results.median(name, figure)
             assert theirs is not None, "a ratio without the other's figure"
             told = f"{results.title(name)}: {text_of(theirs, figure.unit)} ({ratio_text(ratios[name])})"
-            parts.append(
-                f'<g class="mark m{number}" transform="translate({scale.x(ratios[name]):.1f} {y})">'
-                f"<title>{escape(told)}</title>{_MARKS[number % len(_MARKS)][2]}</g>"
-            )
+            parts.append(_mark(number, scale.x(ratios[name]), y, told))
     return parts
+
+
+def _mark(number: int, x: float, y: int, told: str) -> str:
+    """The mark of a peer; browsers show what it tells when the pointer rests on it."""
+    title = f"<title>{escape(told)}</title>" if told else ""
+    shape = _MARKS[number % len(_MARKS)][2]
+    return f'<g class="mark m{number}" transform="translate({x:.1f} {y})">{title}{shape}</g>'
