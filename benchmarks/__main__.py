@@ -52,17 +52,22 @@ def main(arguments: list[str] | None = None) -> int:
         _progress(
             f"The machine is busy already (load {busy:.1f}): figures will be worse than they should be."
         )
-    _measure(results, names, groups, rounds, quick=options.quick, deadline_s=options.deadline)
+    interrupted = False
+    try:
+        _measure(results, names, groups, rounds, quick=options.quick, deadline_s=options.deadline)
+    except KeyboardInterrupt:
+        interrupted = True
+        _progress("Interrupted; this is what was measured until then.")
     results.close()
     if options.json:
         results.save(options.json)
         _progress(f"wrote {options.json}")
-    if options.docs:
+    if options.docs and not interrupted:
         results.save(options.docs / "benchmarks.json")
         report.write(results, options.docs)
         _progress(f"wrote page, chart and results into {options.docs}")
     print(table.as_text(results))
-    return 1 if results.document["failures"] else 0
+    return 1 if interrupted or results.document["failures"] else 0
 
 
 def _measure(
@@ -90,7 +95,8 @@ def _measure(
         outcome = runner.run(name, together, quick=quick, deadline_s=deadline_s)
         results.add(outcome, number)
         if outcome.failure:
-            _progress(f"    FAILED: {outcome.failure}")
+            # Not for the file: it holds paths of this machine.
+            _progress(f"    FAILED: {outcome.failure}\n{outcome.output_tail}")
 
 
 def _processes(groups: list[str], quick: bool) -> list[tuple[str, ...]]:

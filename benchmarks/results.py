@@ -84,7 +84,7 @@ class Results:
                 entry.setdefault("failed", line["failed"])
                 self._fail(outcome, round_number, f"{key}: {line['failed']}")
         if outcome.failure:
-            self._fail(outcome, round_number, outcome.failure, outcome.output_tail)
+            self._fail(outcome, round_number, outcome.failure)
             for figure in FIGURES:
                 if figure.group in outcome.groups and figure.key not in seen:
                     sheet.setdefault(figure.key, {"rounds": []}).setdefault("failed", outcome.failure)
@@ -94,12 +94,11 @@ class Results:
                 "processes": outcome.left_behind,
             })  # fmt: skip
 
-    def _fail(self, outcome: Outcome, round_number: int, reason: str, output: str = "") -> None:
-        failure = {
+    def _fail(self, outcome: Outcome, round_number: int, reason: str) -> None:
+        self.document["failures"].append({
             "contender": outcome.contender, "groups": list(outcome.groups),
             "round": round_number, "reason": reason,
-        }  # fmt: skip
-        self.document["failures"].append({**failure, "output": output} if output else failure)
+        })  # fmt: skip
 
     def close(self) -> None:
         """Compute the medians, and which targets are met."""
