@@ -274,8 +274,8 @@ class LeasePool:
             lease.taking_back = True
             out.append(TakeBack(lease, len(lease.inflight) - 1))
 
-    def answered(self, lease: Lease, task: Task, execution_us: int, now_s: float) -> bool:
-        """A task of this lease is over. Call ``feed`` once the whole batch is dealt with.
+    def answered(self, lease: Lease, task: Task, now_s: float) -> bool:
+        """A task of this lease is over. Call ``measured`` and ``feed`` once the whole batch is dealt with.
 
         False: it is another lease's task, so the answer does not count.
         """
@@ -286,8 +286,11 @@ class LeasePool:
         else:
             return False
         lease.head_since_s = now_s
-        self.shapes[lease.shape].measured(execution_us)
         return True
+
+    def measured(self, lease: Lease, slowest_us: int) -> None:
+        """The slowest task of a batch of answers took that long."""
+        self.shapes[lease.shape].measured(slowest_us)
 
     def handed_back(self, lease: Lease, tasks: list[Task], now_s: float, out: list[Command]) -> None:
         """The worker will not run these (a subset of the lease's, none of them started)."""

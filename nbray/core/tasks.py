@@ -134,12 +134,6 @@ class Task(msgspec.Struct, eq=False, gc=False):
             self.step(TaskEvent.PUSHED)
         self.state = _PUSHED
 
-    def answered(self) -> None:
-        """``step(ANSWERED)``, likewise."""
-        if self.state is not _PUSHED:
-            self.step(TaskEvent.ANSWERED)
-        self.state = _DONE
-
     def may_retry(self) -> bool:
         """Whether a lost worker leads to another attempt; -1 means without end."""
         return self.spec.max_retries < 0 or self.attempt < self.spec.max_retries
@@ -181,8 +175,10 @@ class TaskTable:
         return task
 
     def answered(self, task: Task) -> None:
-        """The task ended by an answer that counts: forget it."""
-        task.answered()
+        """The task ended by an answer that counts: forget it. ``step(ANSWERED)``, as ``Task.pushed`` is."""
+        if task.state is not _PUSHED:
+            task.step(TaskEvent.ANSWERED)
+        task.state = _DONE
         del self.tasks[task.task_id]
 
     def given_up(self, task: Task) -> None:

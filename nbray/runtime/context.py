@@ -37,14 +37,13 @@ class TaskContext(msgspec.Struct, eq=False, gc=False):
     name: str
     place: Place
     numbers: Iterator[int]
-    _scope: bytes = b""
+    scope: bytes = b""  # what the IDs of all its children begin with; empty until there is one
 
-    @property
-    def scope(self) -> bytes:
-        """What the IDs of all its children begin with."""
-        if not self._scope:
-            self._scope = ids.child_scope(self.job_id, self.task_id, self.attempt)
-        return self._scope
+    def child_scope(self) -> bytes:
+        """``scope``, made when the first child asks."""
+        if not self.scope:
+            self.scope = ids.child_scope(self.job_id, self.task_id, self.attempt)
+        return self.scope
 
     @property
     def cell(self) -> str:

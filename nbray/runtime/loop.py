@@ -79,7 +79,7 @@ class Loop:
         self._wake_fd = _eventfd()
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._dirty: list[Channel] = []
-        self._is_due = False  # somebody waits for ``before_poll``, or for what is dirty to leave
+        self.is_due = False  # somebody waits for ``before_poll``, or for what is dirty to leave
         self._deadline_s: float | None = None
         self._spinning = Spinning()
         self._lead = threading.Lock()
@@ -149,7 +149,7 @@ class Loop:
 
     def soon(self) -> None:
         """Have ``before_poll`` called, and what waits sent, within about a millisecond. Lock held."""
-        self._is_due = True
+        self.is_due = True
         if self._io_asleep:
             self._io_asleep = False
             self.wake()
@@ -163,7 +163,7 @@ class Loop:
 
     def flush(self) -> None:
         """Do what is due before a poll, and send what waits."""
-        self._is_due = False
+        self.is_due = False
         self._before_poll()
         self._flush_dirty()
 
@@ -279,7 +279,7 @@ class Loop:
         return None if due is None else max(0.0, due - _monotonic())
 
     def _do_what_is_due(self) -> None:
-        self._is_due = False
+        self.is_due = False
         self._before_poll()
         if self._deadline_s is not None:
             now_s = _monotonic()
@@ -329,7 +329,7 @@ class Loop:
         """Whether the I/O thread sleeps through what is due: another one took its wake-up. Lock held."""
         if not self._io_asleep:
             return False
-        if self._wake_taken or self._is_due:
+        if self._wake_taken or self.is_due:
             return True
         due_s = self._deadline_s
         return due_s is not None and (self._io_until_s is None or due_s < self._io_until_s)
@@ -417,7 +417,7 @@ class Loop:
         while not self.closing:
             seen = self._reads
             with self.lock:
-                timeout = _STAND_BACK_S if self._is_due else self._time_left()
+                timeout = _STAND_BACK_S if self.is_due else self._time_left()
                 self._io_until_s = self._deadline_s
                 self._io_asleep = timeout is None or timeout > _STAND_BACK_S
             events = self._epoll.poll(timeout, _EVENTS_MAX)

@@ -251,8 +251,8 @@ class Objects:
             Exception: the error that the entry holds, if its task failed.
         """
         value = entry.value
-        assert value is not None
         if entry.failed:
+            assert value is not None
             raise self.load_error(value)
         if type(value) is bytes:
             return deserialize(value)

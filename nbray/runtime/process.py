@@ -262,7 +262,7 @@ class Process:
         if packed is None:
             return self._submit_any(spec, args, kwargs)
         context = self.context
-        task_id = context.scope + next(context.numbers).to_bytes(4, "big")
+        task_id = (context.scope or context.child_scope()) + next(context.numbers).to_bytes(4, "big")
         with self.loop.guard:
             with self.loop.lock:
                 refs = self._start(Task(task_id, spec, packed, (), (), not spec.max_retries))
@@ -300,12 +300,12 @@ class Process:
             if packed.size_bytes <= INLINE_MAX_BYTES:
                 packed_args = packed.to_bytes()
             else:
-                stored = ids.put_id(context.scope, context.next_number())
+                stored = ids.put_id(context.child_scope(), context.next_number())
                 descriptor = self.objects.store(stored, self.process_id, packed)
                 if descriptor is None:
                     raise self._lost()
                 packed_args = descriptor
-            task_id = ids.task_id(context.scope, context.next_number())
+            task_id = ids.task_id(context.child_scope(), context.next_number())
             with self.loop.lock:
                 if stored:
                     self._own_stored(stored, packed_args)
@@ -337,7 +337,7 @@ class Process:
             raise self._lost()
         packed = serialize(value, root="value")
         context = self.context
-        object_id = ids.put_id(context.scope, context.next_number())
+        object_id = ids.put_id(context.child_scope(), context.next_number())
         ref: ObjectRef | None = None
         with self.loop.guard:
             data: Value | None

@@ -113,6 +113,13 @@ class Submitter:
 
     def submit(self, task: Task) -> None:
         """Register a new task and send it on its way as far as it can go."""
+        missing = self._hold(task) if task.holds else 0
+        self._record(task.task_id, "submitted", task.spec)
+        if self.tasks.add(task, missing):
+            self._place(task)
+
+    def _hold(self, task: Task) -> int:
+        """Keep its arguments until it is over; returns how many of them are still to come."""
         missing = 0
         borrowed = []
         for object_id in task.holds:
@@ -126,9 +133,7 @@ class Submitter:
                     borrowed.append(entry)
         if borrowed:
             self.objects.ask(borrowed)
-        self._record(task.task_id, "submitted", task.spec)
-        if self.tasks.add(task, missing):
-            self._place(task)
+        return missing
 
     def argument_ready(self, task: Task) -> None:
         """One of the objects that a task waited for is there."""
@@ -136,15 +141,16 @@ class Submitter:
             self._place(task)
 
     def _place(self, task: Task) -> None:
-        error = self._failed_dependency(task)
-        if error is not None:
-            self._pass_on(task, error)
-            return
+        if task.dependencies:
+            error = self._failed_dependency(task)
+            if error is not None:
+                self._pass_on(task, error)
+                return
         commands: list[Command] = []
         self.pool.place(task, _monotonic(), commands)
         if commands:
             self._perform(commands)
-        elif self.pool.ripe:
+        elif self.pool.ripe and not self._loop.is_due:
             self._loop.soon()
 
     def before_poll(self) -> None:
@@ -263,13 +269,15 @@ class Submitter:
     def _on_done(self, link: Link, lease: Lease | None, answers: list[TaskAnswer]) -> None:
         now_s = _monotonic()
         deliver_to = self.objects.deliver_to
+        slowest_us = -1
         for answer in answers:
             task = self.tasks.current(answer.task_id, answer.attempt)
             if task is None or lease is None:
                 self._on_stale(answer, task)
                 continue
-            if not self.pool.answered(lease, task, answer.execution_us, now_s):
+            if not self.pool.answered(lease, task, now_s):
                 continue
+            slowest_us = max(slowest_us, answer.execution_us)
             if answer.log_sequence:
                 self._log_due(link.process_id, answer.log_sequence)
             self.tasks.answered(task)
@@ -280,6 +288,8 @@ class Submitter:
                 deliver_to(entry, value, answer.failed)
             if task.holds:
                 self.objects.release_arguments(task.holds)
+        if lease is not None and slowest_us >= 0:
+            self.pool.measured(lease, slowest_us)
         if lease is not None and (not self._touched or self._touched[-1] is not lease):
             self._touched.append(lease)
 

@@ -84,7 +84,7 @@ def accept_an_old_attempt(table: TaskTable, task_id: bytes, attempt: int) -> Tas
 
 
 def accept_an_answer_twice(table: TaskTable, task: Task) -> None:
-    task.answered()
+    task.step(TaskEvent.ANSWERED)
     task.state = TaskState.PUSHED
 
 

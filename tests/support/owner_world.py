@@ -142,6 +142,7 @@ class StillLoop:
     def __init__(self, world: World) -> None:
         self._world = world
         self.deadline_s: float | None = None
+        self.is_due = False
 
     def add(
         self, worker: Worker, name: str, on_message: Callable[[Message], None], on_closed: Callable[[], None]

@@ -83,7 +83,8 @@ class Owner:
         return lease
 
     def answer(self, lease: Lease, task: Task, execution_us: int = 10) -> None:
-        assert self.pool.answered(lease, task, execution_us, self.now)
+        assert self.pool.answered(lease, task, self.now)
+        self.pool.measured(lease, execution_us)
         task.step(TaskEvent.ANSWERED)
         self.pool.feed(lease, self.now, self.out)
 
@@ -278,7 +279,7 @@ def test_answer_from_another_lease_does_not_count() -> None:
     (first, _second) = owner.place(2)
     _one, other = owner.grant(), owner.grant()
 
-    assert not owner.pool.answered(other, first, 10, owner.now)
+    assert not owner.pool.answered(other, first, owner.now)
 
 
 def test_answers_may_come_out_of_order() -> None:
@@ -548,7 +549,7 @@ def test_lease_that_is_idle_for_a_moment_does_not_make_room() -> None:
     done, waiting = owner.place(2, shape=ONE)
     lease = owner.grant()
     owner.heard()
-    owner.pool.answered(lease, done, 10, owner.now)
+    owner.pool.answered(lease, done, owner.now)
 
     owner.place(shape=TWO)
     owner.pool.feed(lease, owner.now, owner.out)
