@@ -30,6 +30,7 @@ class TaskState(Enum):
 
 class TaskEvent(Enum):
     ARGUMENTS_READY = "arguments ready"
+    ARGUMENTS_MOVE = "its many arguments go to the store first"
     PUSHED = "pushed"
     HANDED_BACK = "handed back"
     WORKER_LOST = "worker lost, will be retried"
@@ -44,6 +45,7 @@ _DONE = TaskState.DONE
 TABLE: dict[tuple[TaskState, TaskEvent], TaskState] = {
     (TaskState.WAITING, TaskEvent.ARGUMENTS_READY): TaskState.QUEUED,
     (TaskState.WAITING, TaskEvent.GIVEN_UP):        TaskState.FAILED,
+    (TaskState.QUEUED,  TaskEvent.ARGUMENTS_MOVE):  TaskState.WAITING,
     (TaskState.QUEUED,  TaskEvent.PUSHED):          TaskState.PUSHED,
     (TaskState.QUEUED,  TaskEvent.GIVEN_UP):        TaskState.FAILED,
     (TaskState.PUSHED,  TaskEvent.HANDED_BACK):     TaskState.QUEUED,
@@ -166,6 +168,11 @@ class TaskTable:
             return False
         task.step(TaskEvent.ARGUMENTS_READY)
         return True
+
+    def arguments_move(self, task: Task, missing: int) -> None:
+        """It was about to be queued, but so many of its arguments have to go elsewhere first."""
+        task.step(TaskEvent.ARGUMENTS_MOVE)
+        task.missing = missing
 
     def current(self, task_id: bytes, attempt: int) -> Task | None:
         """The task that an answer is about, or None if the answer is late, repeated or unknown."""

@@ -12,6 +12,9 @@ PROTOCOL_VERSION = 1
 #: Values up to this size ride inside messages; larger ones go to the node's store.
 INLINE_MAX_BYTES = 100 * 1024
 
+#: And no more than this together, of one task's arguments or results.
+INLINE_TOTAL_MAX_BYTES = 4 * 1024 * 1024
+
 #: Hard cap of one frame, checked before anything is allocated. Function code is the largest thing
 #: that rides in a frame; bulk data never does.
 FRAME_MAX_BYTES = 64 * 1024 * 1024

@@ -10,7 +10,6 @@ Methods whose docstring says "lock held" are called with ``loop.lock``; the othe
 from __future__ import annotations
 
 import gc
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,6 +19,7 @@ from nbray.core.references import Entry, ReferenceTable
 from nbray.core.tasks import Task
 from nbray.model.errors import NbrayError, ObjectStoreFullError, OwnerDiedError, UnreconstructableError
 from nbray.runtime.loop import Loop
+from nbray.runtime.promotion import Promotions
 from nbray.runtime.refs import Home, ObjectRef, make_ref
 from nbray.runtime.serialization import Serialized, deserialize, value_kind
 from nbray.runtime.task_errors import deserialize_error, serialize_system_error
@@ -40,18 +40,14 @@ from nbray.wire.messages import (
     UnpinObjects,
 )
 
-#: How long after a refusal the value of an escaped object is offered to the store again.
-PROMOTION_RETRY_S = 0.1
-
 
 class Creation:
     """A reservation in the store that is under way. Without a waiter nobody wants it any more."""
 
-    __slots__ = ("descriptor", "failure", "promoted", "waiter")
+    __slots__ = ("descriptor", "failure", "waiter")
 
-    def __init__(self, waiter: Waiter | None, promoted: bytes | None) -> None:
+    def __init__(self, waiter: Waiter | None) -> None:
         self.waiter = waiter
-        self.promoted = promoted  # a small value that is copied as soon as there is space
         self.descriptor: Descriptor | None = None
         self.failure: CreateFailed | None = None
 
@@ -62,6 +58,7 @@ class Objects:
     Args:
         tell_daemon: sends a message to the node daemon; lock held.
         argument_ready: called for each task that was waiting for an object; lock held.
+        argument_refused: called for each task whose arguments found no room in the store; lock held.
     """
 
     def __init__(
@@ -70,18 +67,20 @@ class Objects:
         process_id: bytes,
         tell_daemon: Callable[[Message], None],
         argument_ready: Callable[[Task], None],
+        argument_refused: Callable[[Task, NbrayError], None],
     ) -> None:
         self.table = ReferenceTable()
         self.home = Home(process_id, loop.wake)
         self.mapping: Mapping | None = None
         self.watchers: list[AllOf] = []  # who waits for many, and ends with the first error
+        self.promotions = Promotions(process_id, tell_daemon, loop.arm, argument_ready, self._refused)
         self._loop = loop
         self._process_id = process_id
         self._tell_daemon = tell_daemon
         self._argument_ready = argument_ready
+        self._argument_refused = argument_refused
         self._closed_views: deque[bytes] = deque()
         self._creations: dict[bytes, Creation] = {}
-        self._to_promote: list[bytes] = []  # the store was full when they were tried
         self._is_over = False  # the daemon is gone: nothing is answered any more
 
     # --- references ----------------------------------------------------------------------------
@@ -109,7 +108,7 @@ class Objects:
             return False
         entry = self.table.entries[object_id]
         if type(entry.value) is bytes:
-            self._promote(entry)
+            self.promotions.promote(entry)
         return True
 
     def drain(self) -> None:
@@ -190,7 +189,7 @@ class Objects:
             for task in dependents:
                 self._argument_ready(task)
         if entry.escaped and type(value) is bytes:
-            self._promote(entry)
+            self.promotions.promote(entry)
 
     def deliver_error(self, object_id: bytes, error: NbrayError) -> None:
         """The value will never come; this is why. Lock held."""
@@ -307,7 +306,7 @@ class Objects:
     def _create(self, object_id: bytes, owner: bytes, size_bytes: int) -> Creation:
         """Ask for space and wait for the answer; call it inside the guard."""
         waiter = Waiter()
-        creation = Creation(waiter, None)
+        creation = Creation(waiter)
         with self._loop.lock:
             if self._is_over:  # it was lost while the value was pickled
                 return creation
@@ -344,25 +343,14 @@ class Objects:
         finally:
             target.release()
 
-    def _promote(self, entry: Entry) -> None:
-        """Copy a small value to the store, without waiting. Lock held."""
-        value = entry.value
-        assert type(value) is bytes
-        self._creations[entry.object_id] = Creation(None, value)
-        self._tell_daemon(CreateObject(entry.object_id, self._process_id, len(value)))
-
     def on_created(self, message: ObjectCreated) -> None:
         """Lock held."""
+        assert self.mapping is not None
+        if self.promotions.created(message, self.mapping):
+            return
         object_id = message.descriptor.object_id
         creation = self._creations.get(object_id)
-        if creation is not None and creation.promoted is not None:
-            assert self.mapping is not None
-            target = self.mapping.writable(message.descriptor)
-            target[:] = creation.promoted  # small: at most INLINE_MAX_BYTES
-            target.release()
-            del self._creations[object_id]
-            self._tell_daemon(SealObject(object_id))
-        elif creation is not None and creation.waiter is not None:
+        if creation is not None and creation.waiter is not None:
             creation.descriptor = message.descriptor
             creation.waiter.complete()
         else:
@@ -371,29 +359,15 @@ class Objects:
 
     def on_create_failed(self, message: CreateFailed) -> None:
         """Lock held."""
-        creation = self._creations.pop(message.object_id, None)
-        if creation is None:
+        if self.promotions.failed(message):
             return
-        if creation.promoted is not None and message.reason != "exists":
-            # Somebody may wait for it: try again until there is room (housekeeping).
-            self._to_promote.append(message.object_id)
-            self._loop.arm(time.monotonic() + PROMOTION_RETRY_S)  # nothing else may be due here
-        elif creation.waiter is not None:
+        creation = self._creations.pop(message.object_id, None)
+        if creation is not None and creation.waiter is not None:
             creation.failure = message
             creation.waiter.complete()
 
-    def retry_promotions(self) -> bool:
-        """Lock held. True if some were tried."""
-        again, self._to_promote = self._to_promote, []
-        for object_id in again:
-            entry = self.table.entries.get(object_id)
-            if entry is not None:
-                self._promote(entry)
-        return bool(again)
-
-    @property
-    def has_promotions_to_retry(self) -> bool:
-        return bool(self._to_promote)
+    def _refused(self, task: Task, failure: CreateFailed, size_bytes: int) -> None:
+        self._argument_refused(task, _full(failure, size_bytes))
 
     def fail_all(self, error: NbrayError) -> None:
         """The session is lost: every wait ends with this error. Lock held."""

@@ -108,7 +108,10 @@ class Process:
         self.submitter = Submitter(
             self.loop, self.address, job_id, self.tell_daemon, self.logs.due, self.recorder.task
         )
-        self.objects = Objects(self.loop, process_id, self.tell_daemon, self.submitter.argument_ready)
+        self.objects = Objects(
+            self.loop, process_id, self.tell_daemon,
+            self.submitter.argument_ready, self.submitter.argument_refused,
+        )  # fmt: skip
         self.objects.mapping = mapping
         self.submitter.objects = self.objects
         self.submitter.node_cpus = welcome.resources.get("CPU", 0)
@@ -192,8 +195,7 @@ class Process:
     def _housekeeping(self, now_s: float) -> None:
         self.objects.drain()
         self.submitter.housekeeping(now_s)
-        if self.objects.has_promotions_to_retry:
-            self.objects.retry_promotions()
+        self.objects.promotions.housekeeping()
         self.recorder.housekeeping(now_s)
 
     # --- references ------------------------------------------------------------------------------------

@@ -16,9 +16,9 @@ from typing import Any
 
 from nbray.core import leases as lease_commands
 from nbray.core.leases import Command, Lease, LeasePool, LeaseState
-from nbray.core.tasks import Task, TaskSpec, TaskTable
+from nbray.core.tasks import Task, TaskSpec, TaskState, TaskTable
 from nbray.model.errors import NbrayError, ProtocolError, RayWorkerError
-from nbray.model.limits import PROTOCOL_VERSION
+from nbray.model.limits import INLINE_MAX_BYTES, INLINE_TOTAL_MAX_BYTES, PROTOCOL_VERSION
 from nbray.model.resources import UNIT, Shape
 from nbray.runtime.functions import Exports
 from nbray.runtime.loop import Loop
@@ -56,6 +56,8 @@ _TICK_S = 0.025
 _CAUSE_DEADLINE_S = 2.0
 #: A call with more arguments than this does not wait for a batch.
 _BULKY_BYTES = 4096
+#: Fewer arguments than this cannot be too much together.
+_MANY = INLINE_TOTAL_MAX_BYTES // INLINE_MAX_BYTES
 
 
 class Link:
@@ -146,12 +148,31 @@ class Submitter:
             if error is not None:
                 self._pass_on(task, error)
                 return
+            if len(task.dependencies) > _MANY and self._move_arguments(task):
+                return
         commands: list[Command] = []
         self.pool.place(task, _monotonic(), commands)
         if commands:
             self._perform(commands)
         elif self.pool.ripe and not self._loop.is_due:
             self._loop.soon()
+
+    def _move_arguments(self, task: Task) -> bool:
+        """Small values that are too much together go to the store; the task is placed again after that."""
+        entries = {o: self.objects.table.entries[o] for o in task.dependencies}.values()
+        sizes = [len(entry.value) for entry in entries if type(entry.value) is bytes]
+        if sum(sizes) <= INLINE_TOTAL_MAX_BYTES:
+            return False
+        inline = [entry for entry in entries if type(entry.value) is bytes]
+        self.tasks.arguments_move(task, len(inline))
+        for entry in inline:
+            self.objects.promotions.promote(entry, task)
+        return True
+
+    def argument_refused(self, task: Task, error: NbrayError) -> None:
+        """The store has no room for its arguments."""
+        if task.state is TaskState.WAITING:
+            self._fail(task, error)
 
     def before_poll(self) -> None:
         """Push what was queued for workers that are busy."""

@@ -20,7 +20,7 @@ from typing import Any
 from nbray.core.references import Entry
 from nbray.model import ids
 from nbray.model.errors import ObjectStoreFullError, RayConnectionError, SerializationError
-from nbray.model.limits import INLINE_MAX_BYTES
+from nbray.model.limits import INLINE_MAX_BYTES, INLINE_TOTAL_MAX_BYTES
 from nbray.runtime.arguments import fill_in
 from nbray.runtime.context import Place, new_context
 from nbray.runtime.functions import Imports
@@ -294,10 +294,16 @@ class Executor:
             )
         # All are pickled before the first is stored: a failure leaves nothing in the store.
         packed = [serialize(item, root=f"result[{index}]") for index, item in enumerate(value)]
-        return [self._pack(link, call, index, item) for index, item in enumerate(packed)]
+        values, inline_bytes = [], 0
+        for index, item in enumerate(packed):
+            inline_bytes += item.size_bytes if item.size_bytes <= INLINE_MAX_BYTES else 0
+            values.append(self._pack(link, call, index, item, inline_bytes > INLINE_TOTAL_MAX_BYTES))
+        return values
 
-    def _pack(self, link: OwnerLink, call: TaskCall, index: int, packed: Serialized) -> Value:
-        if packed.size_bytes <= INLINE_MAX_BYTES and not call.seal_results:
+    def _pack(
+        self, link: OwnerLink, call: TaskCall, index: int, packed: Serialized, seal: bool = False
+    ) -> Value:
+        if packed.size_bytes <= INLINE_MAX_BYTES and not (seal or call.seal_results):
             return packed.to_bytes()
         return self._process.store_result(ids.result_id(call.task_id, index), link.owner_id, packed)
 

@@ -442,3 +442,30 @@ def test_put_that_failed_half_way_leaves_nothing() -> None:
 
     with pytest.raises(nbray.SerializationError, match="not today"):
         nbray.put([np.zeros(MIB), Spiteful()])
+
+
+def test_many_small_arguments_that_are_large_together_travel_through_the_store() -> None:
+    """90 MB in 1 000 values, each of which would ride in a message by itself."""
+
+    @nbray.remote
+    def total(*arrays: Any) -> float:
+        return float(sum(array[0] for array in arrays))
+
+    refs = [nbray.put(np.full(11_000, float(n))) for n in range(1_000)]
+
+    assert nbray.get(total.remote(*refs)) == sum(range(1_000))
+    assert nbray.get(total.remote(*refs, refs[5])) == sum(range(1_000)) + 5
+    del refs
+    await_empty_store()
+
+
+def test_many_small_results_that_are_large_together_travel_through_the_store() -> None:
+    @nbray.remote(num_returns=1_000)
+    def split() -> list[Any]:
+        return [np.full(11_000, float(n)) for n in range(1_000)]
+
+    refs = split.remote()
+
+    assert sum(array[0] for array in nbray.get(refs)) == sum(range(1_000))
+    del refs
+    await_empty_store()

@@ -189,7 +189,9 @@ class World:
         address = OwnerAddress(b"n" * 16, 1, OWNER, "owner")
         loop = cast("Loop", self.loop)
         self.submitter = Submitter(loop, address, b"j" * 16, self.hear, lambda *_: None, self.note)
-        self.objects = Objects(loop, OWNER, self.hear, self.submitter.argument_ready)
+        self.objects = Objects(
+            loop, OWNER, self.hear, self.submitter.argument_ready, self.submitter.argument_refused
+        )
         self.submitter.objects = self.objects
         self.submitter.node_cpus = cpus
         self.submitter.exports.messages[FUNCTION] = DefineFunction(FUNCTION, "f", b"code")

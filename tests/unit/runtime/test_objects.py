@@ -34,7 +34,7 @@ def said() -> list[Message]:
 
 @pytest.fixture
 def objects(loop: Loop, said: list[Message]) -> Objects:
-    objects = Objects(loop, _ME, said.append, lambda _task: None)
+    objects = Objects(loop, _ME, said.append, lambda _task: None, lambda _task, _error: None)
     objects.mapping = cast("Mapping", object())
     return objects
 
@@ -62,7 +62,7 @@ def test_a_refused_promotion_is_tried_again_though_nothing_else_is_due(
 
             # when that was said, then another try is due
             assert loop._deadline_s is not None
-            objects.retry_promotions()
+            objects.promotions.housekeeping()
     assert [type(m) for m in said] == [CreateObject] * 3
     del ref
 
