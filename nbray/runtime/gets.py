@@ -30,7 +30,7 @@ class Gets:
 
     Args:
         check: raises if the session is lost, or the reference is another session's.
-        is_lost: whether the session is lost.
+        failure: why the session is lost, if it is.
         why: says what an object that is not ready waits for.
     """
 

@@ -84,6 +84,7 @@ class Loop:
         self._spinning = Spinning()
         self._lead = threading.Lock()
         self._followers: deque[Waiter] = deque()
+        self._main = threading.main_thread().ident
         self._main_waiter: Waiter | None = None
         self._reads = 0  # counts turns of leaders other than the I/O thread
         self._io_asleep = False  # it blocks for longer than a moment
@@ -204,7 +205,7 @@ class Loop:
 
         Call it inside ``with loop.guard``. Returns ``waiter.done``.
         """
-        is_main = threading.get_ident() == threading.main_thread().ident
+        is_main = threading.get_ident() == self._main
         while not waiter.done and not self.closing:
             if is_main and self.guard.pending:
                 break
@@ -268,7 +269,8 @@ class Loop:
             except Exception:
                 # A bug of ours: neither the I/O thread nor the user's get() should end by it.
                 logger.exception("housekeeping failed")
-            self._flush_dirty()
+            if self._dirty:
+                self._flush_dirty()
             due = self._deadline_s
         if self.later:
             self.run_later()
@@ -317,7 +319,7 @@ class Loop:
                 if waiter.parked:
                     waiter.unpark()
                     break
-            if self._io_overslept():
+            if self._io_asleep and self._io_overslept():
                 self._io_asleep = False
                 self.wake()
         if self._io_patient:
@@ -326,9 +328,10 @@ class Loop:
                 self._io_gate.release()
 
     def _io_overslept(self) -> bool:
-        """Whether the I/O thread sleeps through what is due: another one took its wake-up. Lock held."""
-        if not self._io_asleep:
-            return False
+        """Whether the I/O thread, asleep, sleeps through what is due: another one took its wake-up.
+
+        Lock held.
+        """
         if self._wake_taken or self.is_due:
             return True
         due_s = self._deadline_s
