@@ -111,6 +111,7 @@ class Loop:
         self._io_gate = threading.Lock()
         self._io_gate.acquire()
         self._io_patient = False
+        self.awaits = 0  # of event loops: none of their threads will read, so the I/O thread does at once
         self.closing = False
         self._thread = threading.Thread(target=self._io_main, name="nbray-io", daemon=True)
 
@@ -405,7 +406,7 @@ class Loop:
             self._io_asleep = False
             if self.closing:
                 return
-            if events:
+            if events and not (self.awaits and not self._lead.locked()):
                 self._io_patient = pause_s > _BUSY_S
                 self._io_gate.acquire(timeout=pause_s)
                 self._io_patient = False

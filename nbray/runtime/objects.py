@@ -20,7 +20,7 @@ from nbray.core.references import Entry, ReferenceTable
 from nbray.core.tasks import Task
 from nbray.model.errors import NbrayError, ObjectStoreFullError, OwnerDiedError, UnreconstructableError
 from nbray.runtime.loop import Loop, Waiter
-from nbray.runtime.refs import Home, ObjectRef
+from nbray.runtime.refs import Home, ObjectRef, make_ref
 from nbray.runtime.serialization import Serialized, deserialize, value_kind
 from nbray.runtime.task_errors import deserialize_error, serialize_system_error
 from nbray.store.mapping import Mapping
@@ -87,7 +87,7 @@ class Objects:
     def own(self, object_id: bytes) -> ObjectRef:
         """A new object of this process and its first handle. Lock held."""
         self.table.own(object_id)
-        return ObjectRef(object_id, self._process_id, self.home)
+        return make_ref(object_id, self._process_id, self.home)
 
     def adopt(self, object_id: bytes, owner: bytes) -> ObjectRef:
         """Another handle, on an own object or on somebody else's. Lock held."""
@@ -95,7 +95,16 @@ class Objects:
             self.table.add_handle(object_id)
         else:
             self.table.borrow(object_id, owner)
-        return ObjectRef(object_id, owner, self.home)
+        return make_ref(object_id, owner, self.home)
+
+    def claim(self, ref: ObjectRef) -> bool:
+        """Count a reference that a user made from bytes, if its object is known. Lock held."""
+        entry = self.table.entries.get(ref.binary())
+        if entry is None:
+            return False
+        self.table.add_handle(entry.object_id)
+        ref.tie(self._process_id if entry.owner is None else entry.owner, self.home)
+        return True
 
     def escape(self, object_id: bytes) -> bool:
         """The reference was pickled into something. Lock held. True the first time, for own ones.

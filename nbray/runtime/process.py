@@ -24,6 +24,7 @@ from nbray.model.errors import (
     RayletError,
     RayTimeoutError,
     StaleSessionError,
+    UnknownObjectError,
 )
 from nbray.model.limits import INLINE_MAX_BYTES
 from nbray.model.resources import Shape
@@ -33,7 +34,7 @@ from nbray.runtime.loop import Loop, Waiter
 from nbray.runtime.objects import Objects
 from nbray.runtime.questions import Questions
 from nbray.runtime.recorder import Recorder
-from nbray.runtime.refs import ObjectRef
+from nbray.runtime.refs import NOWHERE, ObjectRef, make_ref
 from nbray.runtime.serialization import Serialized, serialize, serialize_args, set_reference_hooks
 from nbray.runtime.submitter import Submitter
 from nbray.store.mapping import Mapping
@@ -131,6 +132,7 @@ class Process:
         self._daemon = daemon
         ObjectRef.adopt = self._adopt
         ObjectRef.export = self._export
+        ObjectRef.claim = self._claim
         set_reference_hooks(ObjectRef, lambda ref: ref.__reduce__())
         self.loop.start()
 
@@ -144,6 +146,7 @@ class Process:
             self.objects.fail_all(self.failure)
         ObjectRef.adopt = None
         ObjectRef.export = None
+        ObjectRef.claim = None
         self.loop.close()
 
     def abandon_in_child(self) -> None:
@@ -151,6 +154,7 @@ class Process:
         self.failure = ForkedProcessError()
         ObjectRef.adopt = None
         ObjectRef.export = None
+        ObjectRef.claim = None
         self._daemon = None
         self.loop.abandon()
         if self.objects.mapping is not None:
@@ -207,6 +211,11 @@ class Process:
         with self.loop.guard, self.loop.lock:
             return self.objects.adopt(object_id, owner)
 
+    def _claim(self, ref: ObjectRef) -> bool:
+        """A reference that was made from bytes becomes a handle on its object. False: none is known."""
+        with self.loop.guard, self.loop.lock:
+            return ref._home is NOWHERE and self.objects.claim(ref)
+
     def _export(self, ref: ObjectRef) -> tuple[bytes, bytes]:
         self._check(ref)
         with self.loop.guard, self.loop.lock:
@@ -220,7 +229,9 @@ class Process:
         """Raises: NbrayError if the session is lost, or the reference is another session's."""
         if self.failure is not None:
             raise self._lost()
-        if ref._home is not self.objects.home:
+        if ref._home is not self.objects.home and not self._claim(ref):
+            if ref._home is NOWHERE:
+                raise UnknownObjectError(ref._id)
             raise StaleSessionError()
 
     def _lost(self) -> NbrayError:
@@ -338,7 +349,7 @@ class Process:
             if data is not None:
                 with self.loop.lock:
                     self._own_stored(object_id, data)
-                    ref = ObjectRef(object_id, self.process_id, self.objects.home)
+                    ref = make_ref(object_id, self.process_id, self.objects.home)
                     self.objects.drain()
         if ref is None:
             raise self._lost()
@@ -386,6 +397,15 @@ class Process:
             (ready if done else rest).append(ref)
         return ready, rest
 
+    def entry(self, ref: ObjectRef) -> Entry:
+        """What this process knows of a reference's object, for waits of another kind.
+
+        Raises:
+            NbrayError: as ``get`` does for a lost session and a reference that is not of this one.
+        """
+        self._check(ref)
+        return self._entry(ref)
+
     def _entry(self, ref: ObjectRef) -> Entry:
         return self.objects.table.entries[ref._id]
 
@@ -401,7 +421,7 @@ class Process:
                     return
                 self.objects.await_entries(still, waiter)
                 self.loop.flush_dirty()
-            is_task = on_blocking is not None and timeout_s != 0 and threading.get_ident() == self._main
+            is_task = on_blocking is not None and timeout_s != 0 and self.is_in_main_thread()
             if is_task and on_blocking is not None:
                 on_blocking(True)
             try:
@@ -413,6 +433,10 @@ class Process:
                 if not waiter.done:
                     with self.loop.lock:
                         self.objects.forget_waiter(still, waiter)
+
+    def is_in_main_thread(self) -> bool:
+        """Whether it is the thread that runs a worker's tasks."""
+        return threading.get_ident() == self._main
 
     def _why(self, entry: Entry) -> str:
         """What an object that is not ready waits for, for the text of a timeout."""
