@@ -38,8 +38,9 @@ class Mailbox:
         """Lock of the runtime held."""
         self._arrived.append(awaited)
         if not self._is_called:
-            self._is_called = self.call(self._open)
-            if not self._is_called:
+            self._is_called = True  # first: the loop may open the box before this thread goes on
+            if not self.call(self._open):
+                self._is_called = False
                 self._arrived.clear()
 
     def call(self, function: Callable[[], None]) -> bool:
