@@ -91,6 +91,17 @@ class InterruptGuard:
             self._wake()
         return self.pending
 
+    def defers_exit(self, leave: Callable[..., Any]) -> bool:
+        """The process is to end: if somebody is inside, ``leave`` runs on the way out.
+
+        Called in a signal handler.
+        """
+        handler = self._handler
+        if handler is None or not self.defers():
+            return False
+        handler.previous = leave
+        return True
+
     def _install(self) -> None:
         current = _getsignal(_SIGINT)
         if isinstance(current, DeferringHandler) and current.guard is self:

@@ -11,13 +11,14 @@ operating system, so that seeding ``random`` or NumPy repeats none.
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from nbray.model import ids
 
-_JOB_NUMBERS = 1 << 16
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-_Id = TypeVar("_Id", bound="BaseID")
+_JOB_NUMBERS = 1 << 16
 
 
 def check_binary(class_name: str, binary: object, size_bytes: int) -> bytes:
@@ -51,12 +52,12 @@ class BaseID:
         self._id = check_binary(type(self).__name__, binary, self.SIZE_BYTES)
 
     @classmethod
-    def nil(cls: type[_Id]) -> _Id:
+    def nil(cls) -> Self:
         """The ID that names nothing."""
         return cls(b"\xff" * cls.SIZE_BYTES)
 
     @classmethod
-    def from_random(cls: type[_Id]) -> _Id:
+    def from_random(cls) -> Self:
         """A new one, different from all others."""
         return cls(os.urandom(cls.SIZE_BYTES))
 

@@ -95,7 +95,7 @@ class Process:
         job_id: bytes,
         endpoint: str,
         welcome: Welcome,
-        mapping: Mapping,
+        mapping: Mapping | None,
         context: TaskContext,
         on_log: Callable[[LogLines], None] | None = None,
         on_warning: Callable[[str], None] | None = None,
@@ -127,8 +127,8 @@ class Process:
 
     # --- life --------------------------------------------------------------------------------------
 
-    def attach(self, daemon: Channel) -> None:
-        """The connection to the daemon is served by the loop now: become the current process."""
+    def attach(self, daemon: Channel | None) -> None:
+        """The connection to the daemon, if there is one, is served by the loop now: go to work."""
         self._daemon = daemon
         ObjectRef.adopt = self._adopt
         ObjectRef.export = self._export
