@@ -65,9 +65,7 @@ class Worker:
     @property
     def node_ip_address(self) -> str:
         """How the node of this process is called."""
-        resources = runtime.current().welcome.resources
-        names = [name.partition(":")[2] for name in resources if name.startswith("node:")]
-        return names[0] if names else "127.0.0.1"
+        return session.node_ip_of(runtime.current().welcome)
 
     def __repr__(self) -> str:
         return f"<global_worker, mode {self.mode}>"

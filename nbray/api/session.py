@@ -27,7 +27,7 @@ from nbray.observe.cards import SessionInfo, Stopped
 from nbray.observe.status import ClusterStatus
 from nbray.runtime import current as runtime
 from nbray.runtime.identifiers import JobID
-from nbray.wire.messages import LogLines
+from nbray.wire.messages import LogLines, Welcome
 
 logger = logging.getLogger("nbray")
 
@@ -146,6 +146,8 @@ def init(  # noqa: D417  # the arguments of one line in the docstring are explai
                 raise RuntimeError(text)
             logger.error(text)
             return running
+        if runtime.current_or_none() is not None:
+            return _in_a_worker(ignore_reinit_error)
         wanted = settings.check(asked)
         _refuse_joining(asked, wanted)
         if wanted.configure_logging:
@@ -156,6 +158,15 @@ def init(  # noqa: D417  # the arguments of one line in the docstring are explai
         _session.cluster, _session.mode = cluster, wanted.mode
         _session.info = _describe(cluster, wanted, asked)
         return _session.info
+
+
+def _in_a_worker(ignore_reinit_error: bool) -> SessionInfo:
+    text = "nbray.init() was called in a task: its process belongs to a session already. Leave it out there."
+    if not ignore_reinit_error:
+        raise RuntimeError(text)
+    logger.error(text)
+    welcome = runtime.current().welcome
+    return SessionInfo(_address_info(welcome, node_ip_of(welcome)), nodes=1, resources=welcome.resources)
 
 
 def _refuse_joining(asked: Mapping[str, Any], wanted: Settings) -> None:
@@ -202,7 +213,9 @@ def _describe(cluster: LocalCluster | InProcess, wanted: Settings, asked: Mappin
     welcome = cluster.process.welcome
     own = {name: asked[name] for name in ("num_cpus", "object_store_memory", "log_to_driver", "namespace")}
     return SessionInfo(
-        _address_info(cluster, wanted),
+        _nearly_nothing(wanted.node_ip)
+        if isinstance(cluster, InProcess)
+        else _address_info(welcome, wanted.node_ip),
         nodes=1,
         resources=welcome.resources,
         settings={**own, "resources": dict(asked["resources"] or {}) or None, "address": None},
@@ -211,16 +224,17 @@ def _describe(cluster: LocalCluster | InProcess, wanted: Settings, asked: Mappin
     )
 
 
-def _address_info(cluster: LocalCluster | InProcess, wanted: Settings) -> dict[str, Any]:
+def _nearly_nothing(node_ip: str) -> dict[str, Any]:
+    return {"node_ip_address": node_ip, "redis_address": None, "address": None, "webui_url": None}
+
+
+def _address_info(welcome: Welcome, node_ip: str) -> dict[str, Any]:
     """The classic dict. What has no address here, since processes inherit it, is None."""
-    if isinstance(cluster, InProcess):
-        return {"node_ip_address": wanted.node_ip, "redis_address": None, "address": None, "webui_url": None}
-    welcome = cluster.process.welcome
     return {
         "address": welcome.redis_endpoint,
         "redis_address": welcome.redis_endpoint,
-        "node_ip_address": wanted.node_ip,
-        "raylet_ip_address": wanted.node_ip,
+        "node_ip_address": node_ip,
+        "raylet_ip_address": node_ip,
         "object_store_address": None,
         "object_store_addresses": [],
         "raylet_socket_name": None,
@@ -237,7 +251,10 @@ def shutdown() -> Stopped:
     Does nothing, and returns 0, when no session is running.
     """
     with _session.lock:
-        return Stopped(_end(_session.cluster) if _session.cluster is not None else 0)
+        was_running = _session.cluster is not None
+        stopped = Stopped(_end(_session.cluster) if _session.cluster is not None else 0)
+        stopped.was_running = was_running
+        return stopped
 
 
 def _end(cluster: LocalCluster | InProcess) -> int:
@@ -265,6 +282,12 @@ def status() -> ClusterStatus:
 def session_info() -> SessionInfo | None:
     """The card of the running session, as ``init`` returned it."""
     return _session.info
+
+
+def node_ip_of(welcome: Welcome) -> str:
+    """How the node is called: it has a resource of that name."""
+    names = [name.partition(":")[2] for name in welcome.resources if name.startswith("node:")]
+    return names[0] if names else settings.DEFAULT_NODE_IP
 
 
 def mode() -> int | None:

@@ -213,14 +213,14 @@ def _quantities(asked: Mapping[str, Any], node_ip: str) -> dict[str, int]:
             raise TypeError(f"The names in resources must be strings, not {type(name).__name__}.")
         if name in _RESERVED:
             raise ValueError(f"resources may not name {name}; use the argument of init() for it.")
-        quantities[name] = _whole(name, amount)
+        quantities[name] = _whole(f"resources[{name!r}]", amount)
     return {name: units for name, units in quantities.items() if units}
 
 
 def _whole(name: str, amount: Any) -> int:
     units = to_units(name, amount)
     if units % UNIT:
-        raise ValueError(f"A node has a whole number of {name}, not {amount!r}.")
+        raise ValueError(f"{name} must be a whole number, not {amount!r}: nodes have no fractions.")
     return units
 
 

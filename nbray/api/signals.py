@@ -45,5 +45,6 @@ def _on_sigterm(_signum: int, _frame: FrameType | None) -> None:
         _leave()
 
 
-def _leave(*_: object) -> None:
+def _leave() -> None:
+    restore()  # where SystemExit is caught, as IPython does in a cell, the next SIGTERM ends the process
     raise SystemExit(EXIT_CODE)

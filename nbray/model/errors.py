@@ -372,8 +372,8 @@ class UnknownObjectError(UnreconstructableError):
         f = self.__dict__
         why = f["why"] or "The bytes of an ID do not say who owns the object."
         return (
-            f"This process knows no object {_shown(f['object_id'])}. {why} Hand on the reference itself, in a "
-            "list or dict, and not its bytes; and keep a reference for as long as you need the object."
+            f"This process knows no object {_shown(f['object_id'])}. {why} Hand on the reference itself, "
+            "in a list if it is an argument, not its bytes; and keep a reference while you need the object."
         )
 
 

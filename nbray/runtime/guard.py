@@ -91,7 +91,7 @@ class InterruptGuard:
             self._wake()
         return self.pending
 
-    def defers_exit(self, leave: Callable[..., Any]) -> bool:
+    def defers_exit(self, leave: Callable[[], Any]) -> bool:
         """The process is to end: if somebody is inside, ``leave`` runs on the way out.
 
         Called in a signal handler.
@@ -99,7 +99,13 @@ class InterruptGuard:
         handler = self._handler
         if handler is None or not self.defers():
             return False
-        handler.previous = leave
+        before = handler.previous
+
+        def once(*_: object) -> None:
+            handler.previous = before  # somebody may catch what ``leave`` raises, and live on
+            leave()
+
+        handler.previous = once
         return True
 
     def _install(self) -> None:
