@@ -331,7 +331,6 @@ def _at_exit() -> None:
 
 def _after_fork_in_child() -> None:
     _session.lock = threading.Lock()  # a thread that held it is not in this process
-    signals.restore()
     if _session.cluster is not None:
         _session.cluster.abandon()
 

@@ -138,7 +138,8 @@ class Awaited(Waiter):
             error.__cause__ = exc
             self.future.set_exception(error)
         except Exception as exc:  # noqa: BLE001  # as get() would raise it
-            self.future.set_exception(exc)
+            # Without this frame, which holds the future, which would hold the error: a cycle.
+            self.future.set_exception(exc.with_traceback(None))
         else:
             self.future.set_result(value)
 

@@ -25,8 +25,8 @@ E8 = (
     "driver_object_store_memory redis_max_memory log_to_driver node_ip_address object_id_seed local_mode "
     "redirect_worker_output redirect_output ignore_reinit_error num_redis_shards redis_max_clients "
     "redis_password plasma_directory huge_pages include_java include_webui webui_host job_id "
-    "configure_logging logging_level logging_format plasma_store_socket_name raylet_socket_name temp_dir load_code_from_local "
-    "java_worker_options use_pickle _internal_config lru_evict"
+    "configure_logging logging_level logging_format plasma_store_socket_name raylet_socket_name temp_dir "
+    "load_code_from_local java_worker_options use_pickle _internal_config lru_evict"
 )
 
 
@@ -75,7 +75,7 @@ def test_memory_is_counted_in_units_of_50_mib() -> None:
         {"resources": {"CPU": 1}}, {"resources": {"GPU": 1}}, {"resources": {"memory": 1}},
         {"resources": {"object_store_memory": 1}}, {"object_store_memory": (75 << 20) - 1},
         {"object_store_memory": -1}, {"memory": -5}, {"num_workers": -1}, {"driver_mode": 1},
-        {"driver_mode": 4}, {"driver_mode": "script"}, {"webui_host": "example.org"}, 
+        {"driver_mode": 4}, {"driver_mode": "script"}, {"webui_host": "example.org"},
         {"logging_level": "loud"},
         {"_internal_config": "not JSON"}, {"_internal_config": "[1]"}, {"plasma_directory": "/no/such/place"},
         {"huge_pages": True}, {"node_ip_address": "no.such.host.invalid"},
@@ -91,7 +91,7 @@ def test_a_value_out_of_range_is_refused_by_name(bad: dict[str, Any]) -> None:
     [
         {"resources": [("a", 1)]}, {"resources": {1: 1}}, {"object_store_memory": 1e9}, {"memory": "1GB"},
         {"job_id": 7}, {"job_id": b"x" * 16}, {"job_id": nbray.TaskID.nil()}, {"object_id_seed": "x"},
-        {"num_workers": 1.5}, {"redis_port": "6379"}, {"temp_dir": 3}, {"namespace": 3}, 
+        {"num_workers": 1.5}, {"redis_port": "6379"}, {"temp_dir": 3}, {"namespace": 3},
         {"logging_level": None},
         {"logging_format": 7}, {"_internal_config": {}}, {"redis_password": 5},
         {"driver_object_store_memory": "1"},
@@ -143,7 +143,8 @@ def test_what_is_not_needed_any_more_is_accepted_without_a_word(asked: dict[str,
 
 @pytest.mark.parametrize("asked", [
     {"lru_evict": True}, {"plasma_directory": "/tmp"}, {"driver_object_store_memory": 1 << 30},
-    {"num_gpus": 1}, {"redis_max_memory": 1 << 30}, {"redis_port": 6379}, {"num_redis_shards": 2}, {"redis_max_clients": 9},
+    {"num_gpus": 1}, {"redis_max_memory": 1 << 30}, {"redis_port": 6379},
+    {"num_redis_shards": 2}, {"redis_max_clients": 9},
     {"redis_password": "secret"}, {"include_webui": True}, {"include_java": True},
     {"java_worker_options": "-X"},
 ])  # fmt: skip
