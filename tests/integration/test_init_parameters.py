@@ -260,8 +260,8 @@ def test_sigterm_runs_what_the_program_wants_to_do_at_its_end(busy: str) -> None
         def quick():
             pass
 
-        tell("ready")
         try:
+            tell("ready")
             {busy}
         finally:
             tell("finally")
