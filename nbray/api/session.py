@@ -1,7 +1,7 @@
 """Starting and ending a session: ``init``, ``shutdown``, ``is_initialized``, ``status``.
 
 Called by:  users, jupyter.
-Imports:    api.{addresses,notices,settings,signals}, cluster, observe, runtime.
+Imports:    api.{addresses,modes,notices,settings,signals}, cluster, observe, runtime.
 Never:      leaves a half-started session behind.
 """
 
@@ -14,11 +14,10 @@ import sys
 import threading
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbray.api import addresses, modes, notices, settings, signals
 from nbray.api.settings import Settings
-from nbray.cluster.inprocess import InProcess
 from nbray.cluster.launch import LocalCluster
 from nbray.model import ids
 from nbray.model.errors import RayConnectionError, SessionStartError
@@ -28,6 +27,9 @@ from nbray.observe.status import ClusterStatus
 from nbray.runtime import current as runtime
 from nbray.runtime.identifiers import JobID
 from nbray.wire.messages import LogLines, Welcome
+
+if TYPE_CHECKING:
+    from nbray.cluster.inprocess import InProcess
 
 logger = logging.getLogger("nbray")
 
@@ -187,6 +189,8 @@ def _start(wanted: Settings) -> LocalCluster | InProcess:
     on_warning = None if wanted.mode == modes.SILENT_MODE else _warn
     cluster: LocalCluster | InProcess
     if wanted.is_local:
+        from nbray.cluster.inprocess import InProcess
+
         cluster = InProcess(wanted.resources, wanted.job_id)
     else:
         on_log = _print_log if wanted.log_to_driver else None
@@ -213,9 +217,7 @@ def _describe(cluster: LocalCluster | InProcess, wanted: Settings, asked: Mappin
     welcome = cluster.process.welcome
     own = {name: asked[name] for name in ("num_cpus", "object_store_memory", "log_to_driver", "namespace")}
     return SessionInfo(
-        _nearly_nothing(wanted.node_ip)
-        if isinstance(cluster, InProcess)
-        else _address_info(welcome, wanted.node_ip),
+        _nearly_nothing(wanted.node_ip) if wanted.is_local else _address_info(welcome, wanted.node_ip),
         nodes=1,
         resources=welcome.resources,
         settings={**own, "resources": dict(asked["resources"] or {}) or None, "address": None},

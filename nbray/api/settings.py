@@ -7,7 +7,6 @@ Never:      starts anything. A setting whose feature is not there says so in ``n
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -160,8 +159,12 @@ def _check_types(asked: Mapping[str, Any]) -> None:
 
 
 def _check_internal_config(text: str | None) -> None:
+    if text is None:
+        return
+    import json
+
     try:
-        found = {} if text is None else json.loads(text)
+        found = json.loads(text)
     except ValueError as exc:
         raise ValueError(f"_internal_config must be the JSON text of an object: {exc}.") from None
     if not isinstance(found, dict):

@@ -147,6 +147,12 @@ class ObjectRef:
 
         return future_of(self)
 
+    def __getattr__(self, name: str) -> Any:
+        hint = (
+            "; asyncio.wait() takes futures: give it ref.as_future()" if name == "add_done_callback" else ""
+        )
+        raise AttributeError(f"a reference (ObjectID) has no attribute {name!r}{hint}")
+
     # --- as a value --------------------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> bool:

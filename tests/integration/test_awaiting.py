@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,6 +164,17 @@ def test_futures_can_be_waited_for_and_time_out(folder: Path) -> None:
         assert [await future for future in asyncio.as_completed([double.remote(3)])] == [6]
 
     asyncio.run(main())
+
+
+def test_asyncio_wait_says_what_it_takes_where_it_takes_futures_only() -> None:
+    async def main() -> None:
+        await asyncio.wait([double.remote(1)])  # type: ignore[type-var]
+
+    if sys.version_info < (3, 11):  # there it makes futures of all that can be awaited
+        asyncio.run(main())
+    else:
+        with pytest.raises(AttributeError, match=r"asyncio\.wait\(\) takes futures: give it ref\.as_future"):
+            asyncio.run(main())
 
 
 def test_the_loop_goes_on_while_a_task_runs(folder: Path) -> None:
@@ -355,6 +367,22 @@ def awaits_children(depth: int) -> int:
 
 def test_a_task_that_awaits_lends_its_cpu_to_its_children() -> None:
     assert ray.get(awaits_children.remote(3), timeout=60) == 8
+
+
+def test_a_task_awaits_a_reference_of_its_caller(folder: Path) -> None:
+    @ray.remote
+    def look(container: list[Any]) -> list[Any]:
+        async def main() -> list[Any]:
+            return list(await asyncio.gather(*container))
+
+        return asyncio.run(main())
+
+    late = wait_for_file.options(num_cpus=0).remote(str(folder / "now"))
+    looking = look.remote([ray.put(1), ray.put(np.arange(50_000)), late])
+    (folder / "now").touch()
+
+    one, array, path = ray.get(looking, timeout=20)
+    assert (one, int(array[-1]), path) == (1, 49_999, str(folder / "now"))
 
 
 def test_a_task_that_gets_while_it_awaits_keeps_lending_its_cpus(folder: Path) -> None:
