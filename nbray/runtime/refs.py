@@ -147,11 +147,13 @@ class ObjectRef:
 
         return future_of(self)
 
-    def __getattr__(self, name: str) -> Any:
-        hint = (
-            "; asyncio.wait() takes futures: give it ref.as_future()" if name == "add_done_callback" else ""
-        )
-        raise AttributeError(f"a reference (ObjectID) has no attribute {name!r}{hint}")
+    if not TYPE_CHECKING:  # a type checker would believe that every attribute exists
+
+        def __getattr__(self, name: str) -> Any:
+            hint = ""
+            if name == "add_done_callback":
+                hint = "; asyncio.wait() takes futures: give it ref.as_future()"
+            raise AttributeError(f"a reference (ObjectID) has no attribute {name!r}{hint}")
 
     # --- as a value --------------------------------------------------------------------------------------
 
