@@ -168,7 +168,7 @@ def test_futures_can_be_waited_for_and_time_out(folder: Path) -> None:
 
 def test_asyncio_wait_says_what_it_takes_where_it_takes_futures_only() -> None:
     async def main() -> None:
-        await asyncio.wait([double.remote(1)])  # type: ignore[type-var]
+        await asyncio.wait([double.remote(1)])
 
     if sys.version_info < (3, 11):  # there it makes futures of all that can be awaited
         asyncio.run(main())
