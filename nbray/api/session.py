@@ -198,9 +198,9 @@ def _start(wanted: Settings) -> LocalCluster | InProcess:
             wanted.resources, wanted.store_bytes, wanted.temp_dir, on_log, on_warning, wanted.job_id
         )
     if wanted.id_seed is not None:
-        cluster.process.context.scope = ids.seeded_scope(wanted.id_seed)
+        cluster.process.context.name_children_by(ids.seeded_scope(wanted.id_seed))
     runtime.set_current(cluster.process)
-    cluster.process.context.cell = _session.cell
+    cluster.process.context.enter_cell(_session.cell)
     signals.leave_cleanly(cluster.process.loop.guard)
     return cluster
 
@@ -302,7 +302,7 @@ def set_current_cell(label: str) -> None:
     _session.cell = label
     process = runtime.current_or_none()
     if process is not None:
-        process.context.cell = label
+        process.context.enter_cell(label)
 
 
 def _print_log(message: LogLines) -> None:

@@ -12,7 +12,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, overload
 
+from nbray.core.tasks import TaskSpec
 from nbray.model.resources import CPU, UNIT, Shape, to_shape, to_units
+from nbray.runtime.context import Place
 from nbray.runtime.current import current
 from nbray.runtime.process import Process
 
@@ -88,6 +90,8 @@ class RemoteFunction:
         self._options = options
         self._name = _name_of(function)
         self._exported: tuple[Process, bytes] | None = None
+        self._spec: TaskSpec | None = None
+        self._place: Place | None = None  # where ``_spec`` is good
         self._signature: inspect.Signature | None = None
         self._plain_range: tuple[int, int] | None = None
         functools.update_wrapper(self, function)
@@ -136,17 +140,26 @@ class RemoteFunction:
         plain = self._plain_range
         if plain is None or kwargs or not plain[0] <= len(args) <= plain[1]:
             self._check_arguments(args, kwargs)
+        spec = self._spec
+        if spec is None or self._place is not process.context.place:
+            spec = self._plan(process)
+        refs = process.submit(spec, args, kwargs)
+        if spec.num_returns == 1:
+            return refs[0]
+        return refs or None
+
+    def _plan(self, process: Process) -> TaskSpec:
+        """What calls from here have in common; exports the function at the first call of a session."""
         exported = self._exported
         if exported is None or exported[0] is not process:
             exported = self._exported = (process, process.export_function(self._function, self._name))
-        options = self._options
-        refs = process.submit(
-            exported[1], self._name, args, kwargs,
+        options, place = self._options, process.context.place
+        spec = process.task_spec(
+            place, exported[1], self._name,
             num_returns=options.num_returns, shape=options.shape, max_retries=options.max_retries,
         )  # fmt: skip
-        if options.num_returns == 1:
-            return refs[0] if refs else None
-        return refs or None
+        self._spec, self._place = spec, place
+        return spec
 
     def _check_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._signature is not None:

@@ -1,7 +1,7 @@
 """``await ref`` and ``ref.as_future()``: waiting in an event loop, without blocking it.
 
 Called by:  runtime.refs, when a reference is first awaited.
-Imports:    asyncio; runtime.{current,loop,objects,process}.
+Imports:    asyncio; runtime.{current,process,refs,waiting}.
 Never:      is imported by ``import nbray``; locks when the collector finalizes a coroutine.
 
 Whichever thread delivers the value posts it to the event loop with ``call_soon_threadsafe``, once for
@@ -21,9 +21,9 @@ from typing import Any
 
 from nbray.core.references import Entry
 from nbray.runtime.current import current
-from nbray.runtime.loop import Waiter
 from nbray.runtime.process import Process
 from nbray.runtime.refs import ObjectRef
+from nbray.runtime.waiting import Waiter
 
 
 class Mailbox:
@@ -82,10 +82,7 @@ class Awaited(Waiter):
     __slots__ = ("_blocks", "_entry", "_mailbox", "_process", "_ref", "_stands_in_line", "future")
 
     def __init__(self, process: Process, ref: ObjectRef, entry: Entry) -> None:
-        self.remaining = 1
-        self.stop_on_failure = True
-        self.done = False
-        self.parked = False
+        super().__init__(1, stop_on_failure=True)
         self._process = process
         self._ref: ObjectRef | None = ref
         self._entry = entry
@@ -107,7 +104,7 @@ class Awaited(Waiter):
                         self._stands_in_line = True
                         process.loop.awaits += 1
                         process.objects.await_entries([self._entry], self)
-                        process.loop.flush_dirty()
+                        process.loop.flush()
                 if self._blocks and process.on_blocking is not None:
                     process.on_blocking(True)
         except BaseException:  # Ctrl-C, on the way out of the guard

@@ -14,11 +14,13 @@ from collections.abc import Callable
 from typing import Any
 
 from nbray.core.references import Entry
+from nbray.core.tasks import TaskSpec
 from nbray.model import ids
 from nbray.model.errors import RayWorkerError, SerializationError
 from nbray.model.limits import PROTOCOL_VERSION
-from nbray.runtime.context import TaskContext
-from nbray.runtime.process import Argument, Process
+from nbray.runtime.arguments import fill_in, mark_references
+from nbray.runtime.context import Place, TaskContext, new_context
+from nbray.runtime.process import Process
 from nbray.runtime.refs import ObjectRef
 from nbray.runtime.serialization import deserialize, serialize, serialize_args
 from nbray.runtime.task_errors import serialize_error, serialize_system_error
@@ -58,7 +60,7 @@ class LocalProcess(Process):
             endpoint="",
             welcome=welcome,
             mapping=None,
-            context=TaskContext(job_id, process_id, 0, 0, "driver", ""),
+            context=new_context(job_id, process_id, 0, "driver", Place("", 0)),
         )
 
     @property
@@ -77,16 +79,7 @@ class LocalProcess(Process):
         self._functions[key] = function
         return key
 
-    def submit(  # options that speak of processes and nodes mean nothing here
-        self,
-        function_id: bytes,
-        name: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        num_returns: int,
-        **_options: Any,
-    ) -> list[ObjectRef]:
+    def submit(self, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[ObjectRef]:
         """Run a task now; its errors show when its result is asked for.
 
         Raises:
@@ -94,55 +87,44 @@ class LocalProcess(Process):
         """
         if self.failure is not None:
             raise self._lost()
-        dependencies: list[ObjectRef] = []
-        args, kwargs = self._mark(args, kwargs, dependencies)
+        args, kwargs, dependencies = mark_references(args, kwargs)
+        taken = [self.entry(ref) for ref in dependencies]
         packed = serialize_args(args, kwargs).to_bytes()
         parent = self.context
         task_id = ids.task_id(parent.scope, parent.next_number())
         self._counts["submitted"] += 1
-        error = next((e.value for e in map(self._entry, dependencies) if e.failed), None)
+        error = next((entry.value for entry in taken if entry.failed), None)
         if error is not None:
-            values, failed = [error] * num_returns, True
+            values, failed = [error] * spec.num_returns, True
         else:
             before = self._contexts.current
-            self._contexts.current = TaskContext(self.job_id, task_id, 0, parent.depth + 1, name, parent.cell)
+            place = Place(parent.cell, spec.depth + 1)
+            self._contexts.current = new_context(self.job_id, task_id, 0, spec.name, place)
             try:
-                values, failed = self._run(function_id, name, packed, dependencies, num_returns)
+                values, failed = self._run(spec, packed, taken)
             finally:
                 self._contexts.current = before
         self._counts["failed" if failed else "finished"] += 1
         return self._own_results(task_id, values, failed)
 
-    def _run(
-        self, function_id: bytes, name: str, packed: bytes, dependencies: list[ObjectRef], num_returns: int
-    ) -> tuple[list[Value], bool]:
+    def _run(self, spec: TaskSpec, packed: bytes, taken: list[Entry]) -> tuple[list[Value], bool]:
+        count = spec.num_returns
         try:
-            args, kwargs = self._unmark(deserialize(packed), dependencies)
-            value = self._functions[function_id](*args, **kwargs)
+            marked_args, marked_kwargs = deserialize(packed)
+            args, kwargs = fill_in(marked_args, marked_kwargs, [self.objects.load(e) for e in taken])
+            value = self._functions[spec.function_id](*args, **kwargs)
             del args, kwargs
-            return [serialize(v, root=r).to_bytes() for r, v in _returned(name, value, num_returns)], False
+            return [serialize(v, root=r).to_bytes() for r, v in _returned(spec.name, value, count)], False
         except KeyboardInterrupt:
             raise  # somebody is at the keyboard of this very process
         except SystemExit as exc:
             code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
-            ended = RayWorkerError(task_name=name, pid=os.getpid(), exit_code=code)
-            return [serialize_system_error(ended)] * num_returns, True
+            ended = RayWorkerError(task_name=spec.name, pid=os.getpid(), exit_code=code)
+            return [serialize_system_error(ended)] * count, True
         except SerializationError as exc:
-            return [serialize_system_error(exc)] * num_returns, True
+            return [serialize_system_error(exc)] * count, True
         except BaseException as exc:  # noqa: BLE001  # whatever user code raises is the task's result
-            return [serialize_error(exc, task_name=name, pid=os.getpid())] * num_returns, True
-
-    def _unmark(
-        self, marked: tuple[tuple[Any, ...], dict[str, Any]], dependencies: list[ObjectRef]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Put values where ``_mark`` put markers."""
-        args, kwargs = marked
-        values = [self.objects.load(self._entry(ref)) for ref in dependencies]
-
-        def unmarked(value: Any) -> Any:
-            return values[value.index] if type(value) is Argument else value
-
-        return tuple(map(unmarked, args)), {key: unmarked(value) for key, value in kwargs.items()}
+            return [serialize_error(exc, task_name=spec.name, pid=os.getpid())] * count, True
 
     def _own_results(self, task_id: bytes, values: list[Value], failed: bool) -> list[ObjectRef]:
         with self.loop.guard, self.loop.lock:

@@ -133,6 +133,17 @@ def _set_class_state(cls: type, state: Any) -> None:
         _cloud._class_setstate(cls, state)
 
 
+# --- code ------------------------------------------------------------------------------------------------
+
+
+def _reduce_code(code: types.CodeType) -> Any:
+    """As cloudpickle does it, with the file's name: without it no traceback shows a line; some drop it."""
+    make, args = _cloud._code_reduce(code)
+    return make, tuple(code.co_filename if arg == _NO_FILE else arg for arg in args)
+
+
+_NO_FILE = "<dynamic-code>"
+
 # --- buffers ----------------------------------------------------------------------------------------------
 
 
@@ -166,6 +177,7 @@ def _make_memoryview(buffer: Any, layout: str, shape: tuple[int, ...]) -> memory
 _REDUCERS: dict[type, Callable[[Any], Any]] = {
     **_cloud.Pickler._dispatch_table,
     memoryview: _reduce_memoryview,
+    types.CodeType: _reduce_code,
 }
 
 __all__ = ["PROTOCOL", "ValuePickler", "dumps", "set_reference_hooks"]

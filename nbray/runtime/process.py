@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from nbray.core.references import Entry
-from nbray.core.tasks import Task
+from nbray.core.tasks import Task, TaskSpec
 from nbray.model import ids
 from nbray.model.errors import (
     ForkedProcessError,
@@ -28,15 +28,23 @@ from nbray.model.errors import (
 )
 from nbray.model.limits import INLINE_MAX_BYTES
 from nbray.model.resources import Shape
-from nbray.runtime.context import TaskContext
+from nbray.runtime.arguments import mark_references
+from nbray.runtime.context import Place, TaskContext
 from nbray.runtime.log_order import LogOrder
-from nbray.runtime.loop import Loop, Waiter
+from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
 from nbray.runtime.questions import Questions
 from nbray.runtime.recorder import Recorder
-from nbray.runtime.refs import NOWHERE, ObjectRef, make_ref
-from nbray.runtime.serialization import Serialized, serialize, serialize_args, set_reference_hooks
+from nbray.runtime.refs import NOWHERE, ObjectRef, make_ref, serve_references
+from nbray.runtime.serialization import (
+    Serialized,
+    pack_scalars,
+    serialize,
+    serialize_args,
+    set_reference_hooks,
+)
 from nbray.runtime.submitter import Submitter
+from nbray.runtime.waiting import Waiter
 from nbray.store.mapping import Mapping
 from nbray.transport.channel import Channel
 from nbray.wire.codec import encode
@@ -64,18 +72,9 @@ from nbray.wire.messages import (
 _monotonic = time.monotonic
 #: A thread that submits in a loop reads answers itself every so many tasks.
 _GLANCE_EVERY = 32
-
-
-class Argument:
-    """Stands in the pickled arguments for a top-level reference; ``index`` counts dependencies."""
-
-    __slots__ = ("index",)
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Argument, (self.index,)
+_FIRST = ids.result_id(b"", 0)
+#: Who waits for no more than so many results may expect them within microseconds.
+_FEW = 2
 
 
 class Process:
@@ -107,12 +106,12 @@ class Process:
         self.context = context
         self.address = OwnerAddress(welcome.node_id, welcome.node_incarnation, process_id, endpoint)
         self.loop = Loop(self._before_poll, self._after_batch, self._housekeeping)
-        self.recorder = Recorder(process_id, self.tell_daemon, self.loop.arm)
+        self.recorder = Recorder(process_id, self.loop.lock, self.tell_daemon, self.loop.arm)
         self.logs = LogOrder(self.loop, on_log)
         self.questions = Questions(self.loop, self.tell_daemon)
         self.failure: NbrayError | None = None
         self.submitter = Submitter(
-            self.loop, self.address, job_id, self.tell_daemon, self.logs.due, self._record_task
+            self.loop, self.address, job_id, self.tell_daemon, self.logs.due, self.recorder.task
         )
         self.objects = Objects(self.loop, process_id, self.tell_daemon, self.submitter.argument_ready)
         self.objects.mapping = mapping
@@ -120,7 +119,7 @@ class Process:
         self.submitter.node_cpus = welcome.resources.get("CPU", 0)
         self.on_blocking: Callable[[bool], None] | None = None  # set by workers: a task (un)blocks
         self._daemon: Channel | None = None
-        self._submitted = 0
+        self._specs = 0
         self._on_warning = on_warning
         self._on_lost = on_lost
         self._main = threading.main_thread().ident
@@ -130,9 +129,7 @@ class Process:
     def attach(self, daemon: Channel | None) -> None:
         """The connection to the daemon, if there is one, is served by the loop now: go to work."""
         self._daemon = daemon
-        ObjectRef.adopt = self._adopt
-        ObjectRef.export = self._export
-        ObjectRef.claim = self._claim
+        serve_references(self._adopt, self._export, self._claim)
         set_reference_hooks(ObjectRef, lambda ref: ref.__reduce__())
         self.loop.start()
 
@@ -144,17 +141,13 @@ class Process:
                     "The session was shut down. Call nbray.init() to start another."
                 )
             self.objects.fail_all(self.failure)
-        ObjectRef.adopt = None
-        ObjectRef.export = None
-        ObjectRef.claim = None
+        serve_references(None, None, None)
         self.loop.close()
 
     def abandon_in_child(self) -> None:
         """This is a forked child: be inert. The parent's session is not ours to use or to end."""
         self.failure = ForkedProcessError()
-        ObjectRef.adopt = None
-        ObjectRef.export = None
-        ObjectRef.claim = None
+        serve_references(None, None, None)
         self._daemon = None
         self.loop.abandon()
         if self.objects.mapping is not None:
@@ -190,6 +183,7 @@ class Process:
 
     def _before_poll(self) -> None:
         self.objects.drain()
+        self.submitter.before_poll()
 
     def _after_batch(self) -> None:
         self.submitter.after_batch()
@@ -201,9 +195,6 @@ class Process:
         if self.objects.has_promotions_to_retry:
             self.objects.retry_promotions()
         self.recorder.housekeeping(now_s)
-
-    def _record_task(self, task: Task, state: str) -> None:
-        self.recorder.task(task.task_id, state, task.name, task.cell)
 
     # --- references ------------------------------------------------------------------------------------
 
@@ -249,17 +240,23 @@ class Process:
                 self.tell_daemon(PutFunction(key, name, exports.messages[key].pickled))
         return key
 
-    def submit(
+    def task_spec(
         self,
+        place: Place,
         function_id: bytes,
         name: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
         *,
         num_returns: int,
         shape: Shape,
         max_retries: int,
-    ) -> list[ObjectRef]:
+    ) -> TaskSpec:
+        """What ``submit`` takes, for calls from this place."""
+        self._specs += 1
+        return TaskSpec(
+            self._specs, function_id, name, num_returns, shape, max_retries, place.depth, place.cell
+        )
+
+    def submit(self, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[ObjectRef]:
         """Start a task; returns at once with the references of its results.
 
         Raises:
@@ -268,9 +265,39 @@ class Process:
         """
         if self.failure is not None:
             raise self._lost()
-        dependencies: list[ObjectRef] = []
-        if ObjectRef in map(type, args) or (kwargs and ObjectRef in map(type, kwargs.values())):
-            args, kwargs = self._mark(args, kwargs, dependencies)
+        packed = pack_scalars(args, kwargs)
+        if packed is None:
+            return self._submit_any(spec, args, kwargs)
+        context = self.context
+        task_id = context.scope + next(context.numbers).to_bytes(4, "big")
+        with self.loop.guard:
+            with self.loop.lock:
+                refs = self._start(Task(task_id, spec, packed, (), (), not spec.max_retries))
+            if not (task_id[-1] % _GLANCE_EVERY):  # the last byte of a counter
+                self.loop.glance()
+        return refs
+
+    def _start(self, task: Task) -> list[ObjectRef]:
+        """Register the task and its results, and send it on its way. Lock held."""
+        own, task_id, home = self.objects.table.own, task.task_id, self.objects.home
+        count = task.spec.num_returns
+        if count == 1:
+            entry = own(task_id + _FIRST)
+            task.results = (entry,)
+            refs = [make_ref(entry, home)]
+        else:
+            task.results = [own(ids.result_id(task_id, index)) for index in range(count)]
+            refs = [make_ref(entry, home) for entry in task.results]
+        self.submitter.submit(task)
+        if self.loop.is_led():
+            self.loop.flush()
+        return refs
+
+    def _submit_any(self, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[ObjectRef]:
+        """The same for a task that takes references, or more than a few numbers and words."""
+        args, kwargs, dependencies = mark_references(args, kwargs)
+        for ref in dependencies:
+            self._check(ref)
         packed = serialize_args(args, kwargs)
         context = self.context
         with self.loop.guard:
@@ -286,44 +313,23 @@ class Process:
                     raise self._lost()
                 packed_args = descriptor
             task_id = ids.task_id(context.scope, context.next_number())
-            task = Task(
-                task_id, function_id, name, num_returns, shape, packed_args, list(holds), holds,
-                max_retries, context.depth, context.cell,
-            )  # fmt: skip
             with self.loop.lock:
                 if stored:
                     self._own_stored(stored, packed_args)
-                    holds.append(stored)
-                refs = [self.objects.own(ids.result_id(task_id, i)) for i in range(num_returns)]
-                self.submitter.submit(task)
+                kept = [*holds, stored] if stored else holds
+                task = Task(task_id, spec, packed_args, holds, kept, not spec.max_retries)
+                refs = self._start(task)
                 if stored:
                     self._drop(stored)
-                self.objects.drain()
-                if self.loop.is_led():
-                    self.loop.flush_dirty()
-            self._submitted += 1
-            if not self._submitted % _GLANCE_EVERY:
+            if not (task_id[-1] % _GLANCE_EVERY):
                 self.loop.glance()
         return refs
 
-    def _mark(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], found: list[ObjectRef]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Replace top-level references by markers; collect them in ``found``."""
-
-        def marked(value: Any) -> Any:
-            if type(value) is not ObjectRef:
-                return value
-            self._check(value)
-            found.append(value)
-            return Argument(len(found) - 1)
-
-        return tuple(marked(a) for a in args), {k: marked(v) for k, v in kwargs.items()}
-
-    def _own_stored(self, object_id: bytes, value: Value) -> None:
-        """Register a sealed object of ours, held by one handle. Lock held."""
-        self.objects.table.own(object_id)
-        self.objects.deliver(object_id, value, False)
+    def _own_stored(self, object_id: bytes, value: Value) -> Entry:
+        """Register a value of ours that is there, held by one handle. Lock held."""
+        entry = self.objects.table.own(object_id)
+        self.objects.table.ready(entry, value, False)
+        return entry
 
     def _drop(self, object_id: bytes) -> None:
         freed: list[Entry] = []
@@ -348,8 +354,7 @@ class Process:
                 data = self.objects.store(object_id, self.process_id, packed)
             if data is not None:
                 with self.loop.lock:
-                    self._own_stored(object_id, data)
-                    ref = make_ref(object_id, self.process_id, self.objects.home)
+                    ref = make_ref(self._own_stored(object_id, data), self.objects.home)
                     self.objects.drain()
         if ref is None:
             raise self._lost()
@@ -359,10 +364,10 @@ class Process:
         """Values of all references, in order; see ``nbray.get``."""
         for ref in refs:
             self._check(ref)
-        entries = [self._entry(ref) for ref in refs]
+        entries = [ref._entry for ref in refs]
         pending = [entry for entry in entries if entry.value is None]
         if pending:
-            waiter = Waiter(len(pending), stop_on_failure=True)
+            waiter = Waiter(len(pending), stop_on_failure=True, spins=len(pending) <= _FEW)
             self._wait(pending, waiter, timeout_s)
             if self.failure is not None:
                 raise self._lost()
@@ -382,11 +387,11 @@ class Process:
         """Split references into ready ones (at most ``num_returns``) and the rest."""
         for ref in refs:
             self._check(ref)
-        entries = [self._entry(ref) for ref in refs]
+        entries = [ref._entry for ref in refs]
         pending = [entry for entry in entries if entry.value is None]
         missing = num_returns - (len(entries) - len(pending))
         if missing > 0:
-            self._wait(pending, Waiter(missing), timeout_s)
+            self._wait(pending, Waiter(missing, spins=True), timeout_s)
             if self.failure is not None:
                 raise self._lost()
         self.logs.settle()
@@ -404,10 +409,7 @@ class Process:
             NbrayError: as ``get`` does for a lost session and a reference that is not of this one.
         """
         self._check(ref)
-        return self._entry(ref)
-
-    def _entry(self, ref: ObjectRef) -> Entry:
-        return self.objects.table.entries[ref._id]
+        return ref._entry
 
     def _wait(self, pending: list[Entry], waiter: Waiter, timeout_s: float | None) -> None:
         """Wait until ``waiter`` is done; Ctrl-C is raised on the way out."""
@@ -420,7 +422,7 @@ class Process:
                 if waiter.remaining <= 0 or (waiter.stop_on_failure and any(e.failed for e in pending)):
                     return
                 self.objects.await_entries(still, waiter)
-                self.loop.flush_dirty()
+                self.loop.flush()
             is_task = on_blocking is not None and timeout_s != 0 and self.is_in_main_thread()
             if is_task and on_blocking is not None:
                 on_blocking(True)

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from nbray.core.references import Entry
 from nbray.model.errors import RayConnectionError
 from nbray.model.ids import OBJECT_ID_BYTES, TASK_ID_BYTES
 from nbray.runtime.identifiers import TaskID, check_binary
@@ -20,27 +21,25 @@ from nbray.wire.messages import Descriptor
 if TYPE_CHECKING:
     import asyncio
 
-    from nbray.core.references import Entry
-
 _NIL = b"\xff" * OBJECT_ID_BYTES
 
 
 class Home:
     """What a reference knows of its session: where to say that it was dropped.
 
-    ``entries`` is the session's table, only looked at; ``wake`` may be called from ``__del__``.
+    ``wake`` may be called from ``__del__``.
     """
 
-    __slots__ = ("dropped", "entries", "wake")
+    __slots__ = ("dropped", "process_id", "wake")
 
-    def __init__(self, entries: dict[bytes, Entry], wake: Callable[[], None]) -> None:
+    def __init__(self, process_id: bytes, wake: Callable[[], None]) -> None:
         self.dropped: deque[bytes] = deque()
-        self.entries = entries
+        self.process_id = process_id
         self.wake = wake
 
 
 #: Of references that name no object of a session: nothing is told when they are dropped.
-NOWHERE = Home({}, lambda: None)
+NOWHERE = Home(b"", lambda: None)
 NOWHERE.dropped = deque(maxlen=0)
 
 
@@ -59,7 +58,7 @@ class ObjectRef:
         ValueError: not 20 of them.
     """
 
-    __slots__ = ("__weakref__", "_home", "_id", "_owner")
+    __slots__ = ("__weakref__", "_entry", "_home")
 
     #: Set by ``runtime.process``: adopts a reference that was unpickled in this process.
     adopt: ClassVar[Callable[[bytes, bytes], ObjectRef] | None] = None
@@ -68,33 +67,39 @@ class ObjectRef:
     #: Set by ``runtime.process``: ties a reference that a user made from bytes to its object, if known.
     claim: ClassVar[Callable[[ObjectRef], bool] | None] = None
 
-    _id: bytes
-    _owner: bytes  # process ID of the owner
+    _entry: Entry
     _home: Home
 
     def __init__(self, binary: bytes) -> None:
         # What users call; the runtime makes its references by ``make_ref``.
-        self._id = check_binary("ObjectID", binary, OBJECT_ID_BYTES)
-        self._owner = b""
+        self._entry = Entry(check_binary("ObjectID", binary, OBJECT_ID_BYTES), None)
         self._home = NOWHERE
         if ObjectRef.claim is not None:
             ObjectRef.claim(self)
 
     def __del__(self) -> None:
         try:
-            home = self._home
+            entry, home = self._entry, self._home
         except AttributeError:
             return
-        home.dropped.append(self._id)
+        home.dropped.append(entry.object_id)
         # Small ones are dealt with on occasion; a large one should give its memory back now.
-        entry = home.entries.get(self._id)
-        if entry is not None and type(entry.value) is Descriptor:
+        if type(entry.value) is Descriptor:
             home.wake()
 
-    def tie(self, owner: bytes, home: Home) -> None:
+    def tie(self, entry: Entry, home: Home) -> None:
         """It turned out that the session knows this object; the caller has counted the handle."""
-        self._owner = owner
+        self._entry = entry
         self._home = home
+
+    @property
+    def _id(self) -> bytes:
+        return self._entry.object_id
+
+    @property
+    def _owner(self) -> bytes:
+        """The process that owns it."""
+        return self._entry.owner or self._home.process_id
 
     @classmethod
     def nil(cls) -> ObjectRef:
@@ -158,10 +163,10 @@ class ObjectRef:
     # --- as a value --------------------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is ObjectRef and other._id == self._id
+        return type(other) is ObjectRef and other._entry.object_id == self._entry.object_id
 
     def __hash__(self) -> int:
-        return hash(self._id)
+        return hash(self._entry.object_id)
 
     def __repr__(self) -> str:
         return f"ObjectID({self._id.hex()})"
@@ -184,14 +189,24 @@ class ObjectRef:
         return rebuild, ObjectRef.export(self)
 
 
+def serve_references(
+    adopt: Callable[[bytes, bytes], ObjectRef] | None,
+    export: Callable[[ObjectRef], tuple[bytes, bytes]] | None,
+    claim: Callable[[ObjectRef], bool] | None,
+) -> None:
+    """The session that looks after references from now on; None when there is none any more."""
+    ObjectRef.adopt = adopt
+    ObjectRef.export = export
+    ObjectRef.claim = claim
+
+
 _new = object.__new__
 
 
-def make_ref(object_id: bytes, owner: bytes, home: Home) -> ObjectRef:
-    """A handle on an object that the session knows; the caller has counted it."""
-    ref: ObjectRef = _new(ObjectRef)
-    ref._id = object_id
-    ref._owner = owner
+def make_ref(entry: Entry, home: Home) -> ObjectRef:
+    """A handle that the entry counts already; a third faster than a call of the class."""
+    ref = _new(ObjectRef)
+    ref._entry = entry
     ref._home = home
     return ref
 

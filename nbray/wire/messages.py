@@ -328,24 +328,40 @@ class DefineFunction(Message):
     pickled: bytes
 
 
-class RunTask(Message):
+class DefineTask(Message):
+    """Sent once per worker, before the first task of the kind: what its calls have in common.
+
+    ``spec_id`` is this owner's number for it.
+    """
+
+    spec_id: int
+    function_id: bytes
+    name: str
+    num_returns: int
+    depth: int
+    cell: str
+
+
+class TaskCall(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One attempt of one task. ``args`` is a serialized ``(args, kwargs)``; top-level references
     in it are markers that count into ``dependencies``.
     """
 
     task_id: bytes
     attempt: int
-    function_id: bytes
-    name: str
-    num_returns: int
+    spec_id: int
     args: Value
     dependencies: list[Value]
     seal_results: bool  # a result has escaped already: write it to the store, whatever its size
-    depth: int
-    cell: str
 
 
-class TaskDone(Message):
+class RunTasks(Message):
+    """Attempts that were pushed together, in the order in which they run."""
+
+    calls: list[TaskCall]
+
+
+class TaskAnswer(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """``failed`` results all hold the same serialized error."""
 
     task_id: bytes
@@ -354,6 +370,12 @@ class TaskDone(Message):
     results: list[Value]
     execution_us: int
     log_sequence: int
+
+
+class TasksDone(Message):
+    """Attempts that ended, in their order. One message of many costs a fifth of many messages."""
+
+    answers: list[TaskAnswer]
 
 
 class HandBack(Message):
@@ -410,6 +432,7 @@ ALL: tuple[type[Message], ...] = (
     CreateObject, ObjectCreated, CreateFailed, SealObject, AbortObject, FreeObjects,
     GetObjects, ObjectReady, ObjectGone, PinObjects, ObjectsPinned, UnpinObjects,
     PutFunction, LogLines, EventBatch, GetStatus, Status,
-    OwnerHello, DefineFunction, RunTask, TaskDone, HandBack, TakeBack, LeasePaused, LeaseResumed,
+    OwnerHello, DefineFunction, DefineTask, RunTasks, TasksDone, HandBack, TakeBack, LeasePaused,
+    LeaseResumed,
     ForkWorker, WorkerForked, ZygoteReady,
 )  # fmt: skip
