@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
 
 logger = logging.getLogger("nbray")
 
 DEFAULT_FORMAT = "%(asctime)s\t%(levelname)s %(filename)s:%(lineno)s -- %(message)s"
 
 
-class _Stderr(logging.StreamHandler[TextIO]):
+class _Stderr(logging.Handler):
     """Writes to what ``sys.stderr`` is at that moment: notebooks replace it."""
 
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> TextIO:  # type: ignore[override]  # logging's own handler of last resort does the same
-        return sys.stderr
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line."""
+        if sys.stderr is None:
+            return
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
+        except Exception:  # noqa: BLE001  # as the handlers of logging do: a log line fails nobody
+            self.handleError(record)
 
 
 _ours: logging.Handler | None = None
