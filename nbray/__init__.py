@@ -19,10 +19,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nbray.api.modes import LOCAL_MODE, PYTHON_MODE, SCRIPT_MODE, SILENT_MODE, WORKER_MODE
 from nbray.api.objects import get, put, wait
 from nbray.api.session import init, is_initialized, shutdown, status
 from nbray.api.tasks import RemoteFunction, remote
 from nbray.model.errors import (
+    ClusterNotFoundError,
     GetTimeoutError,
     NbrayError,
     ObjectStoreFullError,
@@ -42,8 +44,21 @@ from nbray.model.errors import (
     RedisNotFoundError,
     SerializationError,
     SessionStartError,
+    SocketPathError,
     StaleSessionError,
+    UnknownObjectError,
     UnreconstructableError,
+)
+from nbray.runtime.identifiers import (
+    ActorCheckpointID,
+    ActorClassID,
+    ActorID,
+    ClientID,
+    FunctionID,
+    JobID,
+    TaskID,
+    UniqueID,
+    WorkerID,
 )
 from nbray.runtime.refs import ObjectRef
 
@@ -53,6 +68,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 ObjectID = ObjectRef
+
+
+def classic_worker_name(name: str) -> Any:
+    """What ``nbray.worker.<name>`` is, for the names that old programs use."""
+    from nbray.api import classic_worker
+
+    if name not in classic_worker.__all__:
+        raise AttributeError(f"module 'nbray.worker' has no attribute {name!r}")
+    return getattr(classic_worker, name)
 
 
 def load_ipython_extension(ip: InteractiveShell) -> None:
@@ -69,19 +93,29 @@ def unload_ipython_extension(ip: InteractiveShell) -> None:
     kernel.unload(ip)
 
 
+#: Rooms that are opened when they are asked for. ``worker`` is the worker process's, of which only the
+#: door is loaded; behind it stand the classic names.
+_ROOMS = ("jupyter", "services", "worker")
+
+
 def __getattr__(name: str) -> Any:
-    if name == "jupyter":
+    if name in _ROOMS:
         import importlib
 
-        return importlib.import_module("nbray.jupyter")
+        return importlib.import_module(f"nbray.{name}")
+    if name == "get_webui_url":
+        return classic_worker_name(name)
     raise AttributeError(f"module 'nbray' has no attribute {name!r}")
 
 
 __all__ = [
-    "GetTimeoutError", "NbrayError", "ObjectID", "ObjectRef", "ObjectStoreFullError", "OwnerDiedError",
+    "LOCAL_MODE", "PYTHON_MODE", "SCRIPT_MODE", "SILENT_MODE", "WORKER_MODE", "ActorCheckpointID",
+    "ActorClassID", "ActorID", "ClientID", "ClusterNotFoundError", "FunctionID", "GetTimeoutError",
+    "JobID", "NbrayError", "ObjectID", "ObjectRef", "ObjectStoreFullError", "OwnerDiedError",
     "PlatformError", "ProtocolError", "RayActorError", "RayCancellationError", "RayConnectionError",
-    "RayError", "RayGetArgumentError", "RayGetError", "RayTaskError", "RayTimeoutError", "RayWorkerError",
-    "RayletError", "RedisNotFoundError", "RemoteFunction", "SerializationError", "SessionStartError",
-    "StaleSessionError", "UnreconstructableError", "get", "init", "is_initialized", "put", "remote",
-    "shutdown", "status", "wait",
+    "RayError", "RayGetArgumentError", "RayGetError", "RayTaskError", "RayTimeoutError",
+    "RayWorkerError", "RayletError", "RedisNotFoundError", "RemoteFunction", "SerializationError",
+    "SessionStartError", "SocketPathError", "StaleSessionError", "TaskID", "UniqueID",
+    "UnknownObjectError", "UnreconstructableError", "WorkerID", "get", "init", "is_initialized", "put",
+    "remote", "shutdown", "status", "wait",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """Starting and ending a session: ``init``, ``shutdown``, ``is_initialized``, ``status``.
 
 Called by:  users, jupyter.
-Imports:    cluster.launch, observe, runtime.process.
+Imports:    api.{addresses,modes,notices,settings,signals}, cluster, observe, runtime.
 Never:      leaves a half-started session behind.
 """
 
@@ -14,21 +14,24 @@ import sys
 import threading
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from nbray.api import addresses, modes, notices, settings, signals
+from nbray.api.settings import Settings
 from nbray.cluster.launch import LocalCluster
+from nbray.model import ids
 from nbray.model.errors import RayConnectionError, SessionStartError
-from nbray.model.limits import STORE_MIN_BYTES
-from nbray.model.resources import CPU, UNIT, to_units
 from nbray.observe import renderer
 from nbray.observe.cards import SessionInfo, Stopped
 from nbray.observe.status import ClusterStatus
 from nbray.runtime import current as runtime
-from nbray.wire.messages import LogLines
+from nbray.runtime.identifiers import JobID
+from nbray.wire.messages import LogLines, Welcome
+
+if TYPE_CHECKING:
+    from nbray.cluster.inprocess import InProcess
 
 logger = logging.getLogger("nbray")
-
-_RESERVED = ("CPU", "GPU", "memory", "object_store_memory")
 
 
 class _Session:
@@ -36,46 +39,107 @@ class _Session:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.cluster: LocalCluster | None = None
+        self.cluster: LocalCluster | InProcess | None = None
         self.info: SessionInfo | None = None
+        self.mode: int | None = None
         self.cell = ""
 
 
 _session = _Session()
 
 
-def init(
+def init(  # noqa: D417  # the arguments of one line in the docstring are explained there together
     address: str | None = None,
     *,
+    redis_address: str | None = None,
     num_cpus: int | None = None,
+    num_gpus: int | None = None,
     resources: Mapping[str, float] | None = None,
+    memory: int | None = None,
     object_store_memory: int | None = None,
-    log_to_driver: bool = True,
+    driver_object_store_memory: int | None = None,
+    local_mode: bool = False,
+    driver_mode: int | None = None,
     ignore_reinit_error: bool = False,
+    log_to_driver: bool = True,
+    configure_logging: bool = True,
+    logging_level: int | str = logging.INFO,
+    logging_format: str | None = None,
     namespace: str | None = None,
+    job_id: JobID | None = None,
+    object_id_seed: int | None = None,
+    node_ip_address: str | None = None,
     temp_dir: str | None = None,
+    include_webui: bool | None = None,
+    webui_host: str = "localhost",
+    num_workers: int | None = None,
+    num_custom_resource: Any = None,
+    redirect_output: bool | None = None,
+    redirect_worker_output: bool | None = None,
+    redis_port: int | None = None,
+    num_redis_shards: int | None = None,
+    redis_max_clients: int | None = None,
+    redis_password: str | None = None,
+    redis_max_memory: int | None = None,
+    lru_evict: bool = False,
+    plasma_directory: str | None = None,
+    huge_pages: bool = False,
+    plasma_store_socket_name: str | None = None,
+    raylet_socket_name: str | None = None,
+    use_pickle: bool = True,
+    include_java: bool = False,
+    java_worker_options: Any = None,
+    load_code_from_local: bool = False,
+    _internal_config: str | None = None,
 ) -> SessionInfo:
     """Start a cluster on this machine; it ends with this process, or with ``shutdown``.
 
     Args:
-        address: of a running cluster. Joining one is not possible yet.
+        address: of a running cluster: ``host:port``, ``unix:/path``, or ``"auto"`` for the one on this
+            machine; also ``$NBRAY_ADDRESS`` or ``$RAY_ADDRESS``. Joining one is not possible yet.
+        redis_address: the older name of ``address``.
         num_cpus: how many CPUs tasks may use together; default: those this process may run on.
+        num_gpus: how many GPUs tasks may use together; default: those of this machine, or as many as
+            ``CUDA_VISIBLE_DEVICES`` names. They are counted; devices are not handed out yet.
         resources: quantities of resources with names of your own, whole numbers.
+        memory: bytes that tasks may reserve, in units of 50 MiB; default: none.
         object_store_memory: size of the shared-memory store in bytes, at least 75 MiB; default:
             30 % of free memory, within the limits of the container.
-        log_to_driver: show what tasks print.
+        local_mode: run tasks in this process, one after the other, when they are submitted; for debugging.
+        driver_mode: ``SCRIPT_MODE``, ``SILENT_MODE`` (no warnings about work under way), or
+            ``PYTHON_MODE``, the older name of ``local_mode``.
         ignore_reinit_error: a second call logs an error and returns the running session.
+        log_to_driver: show what tasks print; it is in files of the session's directory, too.
+        configure_logging: set the logger ``nbray`` up with ``logging_level`` (a number or a name) and
+            ``logging_format``. A program that shows log lines itself is left alone, but for the level,
+            unless it asks for a format.
         namespace: the name under which named actors will be found; kept for them.
-        temp_dir: where the session's directory goes.
+        job_id: of this driver's work; default: a new one.
+        object_id_seed: the same seed gives the same sequence of IDs in the driver.
+        node_ip_address: how this node is called; default 127.0.0.1. It has a resource ``node:<ip>``.
+        temp_dir: where the session's directory goes; it is made if only its last part is missing.
+        include_webui, webui_host: there is no web UI yet.
+        num_workers, num_custom_resource, redirect_output, redirect_worker_output, use_pickle,
+            load_code_from_local: of earlier releases, and not needed any more: workers start in
+            milliseconds when there is work, output always goes to files as well, and everything is
+            pickled.
+        lru_evict, plasma_directory, huge_pages, driver_object_store_memory, redis_port,
+            num_redis_shards, redis_max_clients, redis_password, redis_max_memory,
+            plasma_store_socket_name, raylet_socket_name, include_java, java_worker_options: checked, and
+            without effect; a line in the log says why.
+        _internal_config: JSON text of an object; none of its settings exists here.
 
     Returns:
         A dict of addresses that shows itself as a card in a notebook.
 
     Raises:
-        RuntimeError: a session is running already.
-        ValueError: an argument is out of range.
-        SessionStartError: the cluster did not come up; the text says why and what to do.
+        RuntimeError: a session is running already, or an address was given beside that of the environment.
+        TypeError: an argument is of a wrong type.
+        ValueError: an argument is out of range, or cannot be chosen when joining a cluster.
+        SessionStartError: the cluster did not come up; the text says why and what to do. Also a
+            ConnectionError if there is none to join, an OSError if a socket's path is too long.
     """
+    asked = dict(locals())  # every parameter by its name: the first line, before there are other names
     with _session.lock:
         running = _clear_lost_session()
         if running is not None:
@@ -84,24 +148,61 @@ def init(
                 raise RuntimeError(text)
             logger.error(text)
             return running
-        if address is not None:
-            raise SessionStartError(
-                f"Joining a running cluster (address={address!r}) is not possible yet. "
-                "Leave address out to start a cluster on this machine."
-            )
-        quantities = _quantities(num_cpus, resources)
-        store_bytes = _store_bytes(object_store_memory)
-        on_log = _print_log if log_to_driver else None
-        cluster = LocalCluster(quantities, store_bytes, temp_dir, on_log, _warn)
-        runtime.set_current(cluster.process)
-        cluster.process.context.enter_cell(_session.cell)
-        settings = {
-            "num_cpus": num_cpus, "resources": dict(resources) if resources else None,
-            "object_store_memory": object_store_memory, "log_to_driver": log_to_driver,
-            "namespace": namespace, "address": None,
-        }  # fmt: skip
-        _session.cluster, _session.info = cluster, _describe(cluster, settings)
+        if runtime.current_or_none() is not None:
+            return _in_a_worker(ignore_reinit_error)
+        wanted = settings.check(asked)
+        _refuse_joining(asked, wanted)
+        if wanted.configure_logging:
+            notices.configure(wanted.logging_level, wanted.logging_format)
+        for line in wanted.notes:
+            logger.warning(line)
+        cluster = _start(wanted)
+        _session.cluster, _session.mode = cluster, wanted.mode
+        _session.info = _describe(cluster, wanted, asked)
         return _session.info
+
+
+def _in_a_worker(ignore_reinit_error: bool) -> SessionInfo:
+    text = "nbray.init() was called in a task: its process belongs to a session already. Leave it out there."
+    if not ignore_reinit_error:
+        raise RuntimeError(text)
+    logger.error(text)
+    welcome = runtime.current().welcome
+    return SessionInfo(_address_info(welcome, node_ip_of(welcome)), nodes=1, resources=welcome.resources)
+
+
+def _refuse_joining(asked: Mapping[str, Any], wanted: Settings) -> None:
+    given = asked["address"] is not None or asked["redis_address"] is not None
+    if wanted.is_local and not given:
+        return  # the environment speaks of clusters; this is none
+    address = addresses.chosen(asked["address"], asked["redis_address"])
+    if address is None:
+        return
+    settings.refuse_for_joining(asked)
+    raise SessionStartError(
+        f"Joining a running cluster (address={address!r}) is not possible yet. "
+        "Leave address out to start a cluster on this machine."
+    )
+
+
+def _start(wanted: Settings) -> LocalCluster | InProcess:
+    on_warning = None if wanted.mode == modes.SILENT_MODE else _warn
+    cluster: LocalCluster | InProcess
+    if wanted.is_local:
+        from nbray.cluster.inprocess import InProcess
+
+        cluster = InProcess(wanted.resources, wanted.job_id)
+    else:
+        on_log = _print_log if wanted.log_to_driver else None
+        cluster = LocalCluster(
+            wanted.resources, wanted.store_bytes, wanted.temp_dir, on_log, on_warning, wanted.job_id
+        )
+    if wanted.id_seed is not None:
+        cluster.process.context.name_children_by(ids.seeded_scope(wanted.id_seed))
+    runtime.set_current(cluster.process)
+    cluster.process.context.enter_cell(_session.cell)
+    signals.leave_cleanly(cluster.process.loop.guard)
+    return cluster
 
 
 def _clear_lost_session() -> SessionInfo | None:
@@ -112,51 +213,38 @@ def _clear_lost_session() -> SessionInfo | None:
     return _session.info
 
 
-def _quantities(num_cpus: int | None, resources: Mapping[str, float] | None) -> dict[str, int]:
-    cpus = len(os.sched_getaffinity(0)) if num_cpus is None else num_cpus
-    if type(cpus) is not int or cpus < 0:
-        raise ValueError(f"num_cpus must be a whole number, 0 or more, not {num_cpus!r}.")
-    quantities = {CPU: cpus * UNIT}
-    for name, amount in (resources or {}).items():
-        if name in _RESERVED:
-            raise ValueError(f"resources may not name {name}; use the argument of init() for it.")
-        units = to_units(name, amount)
-        if units % UNIT:
-            raise ValueError(f"A node has a whole number of {name}, not {amount!r}.")
-        quantities[name] = units
-    return {name: units for name, units in quantities.items() if units}
-
-
-def _store_bytes(object_store_memory: int | None) -> int:
-    if object_store_memory is None:
-        return 0
-    if object_store_memory < STORE_MIN_BYTES:
-        raise ValueError(
-            f"object_store_memory must be at least {STORE_MIN_BYTES} bytes (75 MiB), "
-            f"not {object_store_memory!r}."
-        )
-    return int(object_store_memory)
-
-
-def _describe(cluster: LocalCluster, settings: dict[str, Any]) -> SessionInfo:
+def _describe(cluster: LocalCluster | InProcess, wanted: Settings, asked: Mapping[str, Any]) -> SessionInfo:
     welcome = cluster.process.welcome
-    socket_dir = welcome.session_dir
-    address = {
-        "address": welcome.redis_endpoint,
-        "redis_address": welcome.redis_endpoint,
-        "session_dir": socket_dir,
-        "node_id": welcome.node_id.hex(),
-        "node_ip_address": "127.0.0.1",
-        "webui_url": None,
-    }
+    own = {name: asked[name] for name in ("num_cpus", "object_store_memory", "log_to_driver", "namespace")}
     return SessionInfo(
-        address,
+        _nearly_nothing(wanted.node_ip) if wanted.is_local else _address_info(welcome, wanted.node_ip),
         nodes=1,
         resources=welcome.resources,
-        settings=settings,
+        settings={**own, "resources": dict(asked["resources"] or {}) or None, "address": None},
         store_capacity_bytes=welcome.store_capacity_bytes,
         redis_origin=welcome.redis_origin,
     )
+
+
+def _nearly_nothing(node_ip: str) -> dict[str, Any]:
+    return {"node_ip_address": node_ip, "redis_address": None, "address": None, "webui_url": None}
+
+
+def _address_info(welcome: Welcome, node_ip: str) -> dict[str, Any]:
+    """The classic dict. What has no address here, since processes inherit it, is None."""
+    return {
+        "address": welcome.redis_endpoint,
+        "redis_address": welcome.redis_endpoint,
+        "node_ip_address": node_ip,
+        "raylet_ip_address": node_ip,
+        "object_store_address": None,
+        "object_store_addresses": [],
+        "raylet_socket_name": None,
+        "local_scheduler_socket_names": [],
+        "webui_url": None,
+        "session_dir": welcome.session_dir,
+        "node_id": welcome.node_id.hex(),
+    }
 
 
 def shutdown() -> Stopped:
@@ -165,12 +253,16 @@ def shutdown() -> Stopped:
     Does nothing, and returns 0, when no session is running.
     """
     with _session.lock:
-        return Stopped(_end(_session.cluster) if _session.cluster is not None else 0)
+        was_running = _session.cluster is not None
+        stopped = Stopped(_end(_session.cluster) if _session.cluster is not None else 0)
+        stopped.was_running = was_running
+        return stopped
 
 
-def _end(cluster: LocalCluster) -> int:
-    _session.cluster = _session.info = None
+def _end(cluster: LocalCluster | InProcess) -> int:
+    _session.cluster = _session.info = _session.mode = None
     runtime.set_current(None)
+    signals.restore()
     return cluster.stop()
 
 
@@ -192,6 +284,17 @@ def status() -> ClusterStatus:
 def session_info() -> SessionInfo | None:
     """The card of the running session, as ``init`` returned it."""
     return _session.info
+
+
+def node_ip_of(welcome: Welcome) -> str:
+    """How the node is called: it has a resource of that name."""
+    names = [name.partition(":")[2] for name in welcome.resources if name.startswith("node:")]
+    return names[0] if names else settings.DEFAULT_NODE_IP
+
+
+def mode() -> int | None:
+    """What this process is, as a number of ``api.modes``; None when no session runs."""
+    return _session.mode if is_initialized() else None
 
 
 def set_current_cell(label: str) -> None:
@@ -231,7 +334,7 @@ def _at_exit() -> None:
 def _after_fork_in_child() -> None:
     _session.lock = threading.Lock()  # a thread that held it is not in this process
     if _session.cluster is not None:
-        _session.cluster.session.abandon()
+        _session.cluster.abandon()
 
 
 atexit.register(_at_exit)

@@ -46,6 +46,7 @@ class LocalCluster:
         resources: in units of 1e-4.
         store_capacity_bytes: 0 for a share of free memory.
         temp_dir: where the session directory goes; None for the usual places.
+        job_id: of the driver's work; None for a new one.
 
     Raises:
         PlatformError, RedisNotFoundError, SessionStartError: it did not come up; nothing is left.
@@ -57,7 +58,8 @@ class LocalCluster:
         store_capacity_bytes: int,
         temp_dir: str | None,
         on_log: Callable[[LogLines], None] | None,
-        on_warning: Callable[[str], None],
+        on_warning: Callable[[str], None] | None,
+        job_id: bytes | None = None,
     ) -> None:
         if not linux.is_supported():
             raise PlatformError()
@@ -68,7 +70,7 @@ class LocalCluster:
         self._stopped_processes = 0
         self._gone = Waiter()
         self._driver_pid = os.getpid()
-        self.job_id = os.urandom(PROCESS_ID_BYTES)
+        self.job_id = os.urandom(PROCESS_ID_BYTES) if job_id is None else job_id
         try:
             self._daemon, sock = self._spawn()
             try:
@@ -111,7 +113,7 @@ class LocalCluster:
         self,
         sock: socket.socket,
         on_log: Callable[[LogLines], None] | None,
-        on_warning: Callable[[str], None],
+        on_warning: Callable[[str], None] | None,
     ) -> Process:
         os.close(self._log_fd)
         with contextlib.suppress(ConnectionError):  # it ended already: then there is no answer either
@@ -247,6 +249,10 @@ class LocalCluster:
         for pid in left:
             linux.kill_quietly(pid)
         return bool(left)
+
+    def abandon(self) -> None:
+        """In a forked child of the driver: let go of the session without a word to anybody."""
+        self.session.abandon()
 
     def is_other_process(self) -> bool:
         """Whether this is a forked child of the driver that started it."""

@@ -19,7 +19,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from nbray.model.errors import SessionStartError
+from nbray.model.errors import SessionStartError, SocketPathError
 from nbray.model.limits import SOCKET_PATH_MAX_BYTES
 
 PREFIX = "nbray-"
@@ -67,14 +67,19 @@ def _parent(chosen: str | None) -> Path:
     """Where sessions live: what the user says, $XDG_RUNTIME_DIR, else the temporary directory.
 
     Raises:
+        SocketPathError: what the user says is too long for a socket in it.
         SessionStartError: none of them is usable; says why.
     """
+    if chosen and _is_too_long(Path(chosen)):
+        raise SocketPathError(
+            f"temp_dir {chosen} is too long for a unix socket, whose path may have {SOCKET_PATH_MAX_BYTES} "
+            "bytes. Choose a shorter one."
+        )
+    if chosen:
+        with contextlib.suppress(OSError):  # what is wrong with it, the checks below say
+            os.mkdir(chosen, 0o700)
     problems = []
-    runtime_dir = os.environ.get("XDG_RUNTIME_DIR", "")
-    for candidate in [chosen] if chosen else [runtime_dir, tempfile.gettempdir(), "/tmp"]:  # noqa: S108  # last resort
-        if not candidate:
-            continue
-        path = Path(candidate)
+    for path in [Path(chosen)] if chosen else _usual_parents():
         problem = _problem(path)
         if not problem:
             return path
@@ -84,8 +89,17 @@ def _parent(chosen: str | None) -> Path:
     )
 
 
+def _usual_parents() -> list[Path]:
+    candidates = (os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir(), "/tmp")  # noqa: S108  # last resort
+    return [Path(candidate) for candidate in dict.fromkeys(candidates) if candidate]
+
+
+def _is_too_long(path: Path) -> bool:
+    return len(os.fsencode(path)) + len(_LONGEST_NAME) > SOCKET_PATH_MAX_BYTES
+
+
 def _problem(path: Path) -> str:
-    if len(os.fsencode(path)) + len(_LONGEST_NAME) > SOCKET_PATH_MAX_BYTES:
+    if _is_too_long(path):
         return "is too long for a unix socket"
     try:
         info = path.stat()
@@ -99,6 +113,17 @@ def _problem(path: Path) -> str:
     if info.st_uid not in (0, os.getuid()):
         return f"belongs to user {info.st_uid}"
     return ""
+
+
+def living(parents: list[Path] | None = None) -> list[Path]:
+    """The directories of this user's sessions that run now, in the usual places or in these."""
+    found = []
+    for base in _usual_parents() if parents is None else parents:
+        for path in sorted(base.glob(PREFIX + "*")):
+            with contextlib.suppress(OSError):
+                if not path.is_symlink() and path.lstat().st_uid == os.getuid() and not _is_stale(path):
+                    found.append(path)
+    return found
 
 
 def remove_stale(base: Path) -> int:

@@ -12,7 +12,9 @@ Never:      holds anything that does not pickle, since errors travel; prints an 
     │   └── ForkedProcessError         this process is a fork of a driver
     ├── SessionStartError              init could not start or reach a cluster
     │   ├── RedisNotFoundError         there is no redis-server to start
-    │   └── PlatformError              this system or interpreter is not supported
+    │   ├── PlatformError              this system or interpreter is not supported
+    │   ├── ClusterNotFoundError       also ConnectionError: no cluster to join, or several
+    │   └── SocketPathError            also OSError: a socket's path would be too long
     ├── RayTaskError                   user code raised; get() adds the cause's class to it
     │   (aliases RayGetError, RayGetArgumentError)
     ├── RayWorkerError                 the process that ran the task died
@@ -20,7 +22,8 @@ Never:      holds anything that does not pickle, since errors travel; prints an 
     ├── RayletError                    the local node daemon is gone
     ├── ObjectStoreFullError
     ├── UnreconstructableError         an object is lost for good
-    │   └── OwnerDiedError             because its owner died
+    │   ├── OwnerDiedError             because its owner died
+    │   └── UnknownObjectError         an ID was made from bytes that name no object here
     ├── RayTimeoutError                also TimeoutError (alias GetTimeoutError)
     ├── RayCancellationError
     ├── SerializationError             also TypeError
@@ -136,6 +139,18 @@ class PlatformError(SessionStartError):
     """This operating system or interpreter cannot run nbray's processes."""
 
     default_text = "nbray runs on Linux with CPython 3.10 or newer. local_mode=True works everywhere."
+
+
+class ClusterNotFoundError(SessionStartError, ConnectionError):
+    """``init`` was to join a cluster, and there is none to be found, or more than one."""
+
+    default_text = "No running cluster was found. Leave address out to start one on this machine."
+
+
+class SocketPathError(SessionStartError, OSError):
+    """A unix socket would get a path that is longer than the operating system allows."""
+
+    default_text = "A socket's path would be too long. Choose a shorter temp_dir."
 
 
 class ProtocolError(NbrayError):
@@ -348,6 +363,18 @@ class OwnerDiedError(UnreconstructableError):
         f = self.__dict__
         why = f["why"] or "The process that owned it, whose call or put made it, has died."
         return f"Object {_shown(f['object_id'])} is lost. {why} Make it in a process that lives longer."
+
+
+class UnknownObjectError(UnreconstructableError):
+    """An ``ObjectID`` that was made from bytes names no object that this process knows."""
+
+    def __str__(self) -> str:
+        f = self.__dict__
+        why = f["why"] or "The bytes of an ID do not say who owns the object."
+        return (
+            f"This process knows no object {_shown(f['object_id'])}. {why} Hand on the reference itself, "
+            "in a list if it is an argument, not its bytes; and keep a reference while you need the object."
+        )
 
 
 class RayTimeoutError(_FieldError, TimeoutError):

@@ -39,6 +39,12 @@ def child_scope(job_id: bytes, parent_task_id: bytes, parent_attempt: int) -> by
     return digest.digest()
 
 
+def seeded_scope(seed: int) -> bytes:
+    """The scope of a driver that wants the same IDs in each of its runs."""
+    text = str(seed).encode()
+    return hashlib.blake2b(text, digest_size=_SCOPE_BYTES, person=b"nbray-seed").digest()
+
+
 def task_id(scope: bytes, counter: int) -> bytes:
     """ID of the ``counter``-th child in a scope from :func:`child_scope`."""
     return scope + counter.to_bytes(4, "big")

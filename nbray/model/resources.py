@@ -12,6 +12,10 @@ from collections.abc import Mapping
 #: One whole CPU (or GPU, or unit of a custom resource).
 UNIT = 10_000
 CPU = "CPU"
+GPU = "GPU"
+#: Memory that tasks may reserve, in whole units of this size.
+MEMORY = "memory"
+MEMORY_UNIT_BYTES = 50 * 1024 * 1024
 
 #: A demand or a capacity: name -> quantity in 1e-4 units, zeros left out.
 Quantities = dict[str, int]

@@ -63,8 +63,12 @@ class Stopped(View, int):
     The number is its value. Its text leaves the number out, since that differs from run to run.
     """
 
+    #: Whether there was a session; one in local mode has no processes.
+    was_running: bool | None = None
+
     def __repr__(self) -> str:
-        return "nbray: stopped" if self else "nbray: was not running"
+        stopped = bool(self) if self.was_running is None else self.was_running
+        return "nbray: stopped" if stopped else "nbray: was not running"
 
     def _facts(self) -> list[tuple[str, str]]:
         return [("processes", f"{int(self):,} ended")] if self else []

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nbray.events.schema import STATES, TASK
-from nbray.model.resources import CPU
+from nbray.model.resources import CPU, MEMORY, MEMORY_UNIT_BYTES
 from nbray.observe.view import View
 from nbray.observe.wording import counted, headline, quantity, redis_origin, size
 
@@ -94,11 +94,15 @@ def _node(node: dict[str, Any]) -> str:
     names = [name for name in total if not name.startswith(_NODE_RESOURCE)]
     parts = []
     for name in sorted(names, key=lambda resource: (resource != CPU, resource)):
-        amount = f"{quantity(total, name):,.15g} {name}"
+        amount = f"{_amount(name, quantity(total, name))} {name}"
         if free is not None:
-            amount = f"{quantity(total, name) - quantity(free, name):,.15g} of {amount} used"
+            amount = f"{_amount(name, quantity(total, name) - quantity(free, name))} of {amount} used"
         parts.append(amount)
     return f"{node.get('name', 'unnamed')}: {', '.join(parts) or 'no resources'}"
+
+
+def _amount(name: str, number: float) -> str:
+    return size(int(number * MEMORY_UNIT_BYTES)) if name == MEMORY else f"{number:,.15g}"
 
 
 def _store(store: dict[str, Any]) -> str:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nbray.model.resources import CPU, UNIT
+from nbray.model.resources import CPU, GPU, UNIT
 
-_GPU = "GPU"
 _SIZES = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 _REDIS_ORIGINS = {
     "path": "server found on PATH",
@@ -24,8 +23,8 @@ _REDIS_ORIGINS = {
 def headline(nodes: int, resources: Mapping[str, int]) -> str:
     """``nbray: 1 node, 4 CPUs``; GPUs are named where there are any. Resources in 1e-4 units."""
     parts = [counted(nodes, "node"), counted(quantity(resources, CPU), "CPU")]
-    if resources.get(_GPU):
-        parts.append(counted(quantity(resources, _GPU), "GPU"))
+    if resources.get(GPU):
+        parts.append(counted(quantity(resources, GPU), "GPU"))
     return "nbray: " + ", ".join(parts)
 
 

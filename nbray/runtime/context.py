@@ -53,6 +53,10 @@ class TaskContext(msgspec.Struct, eq=False, gc=False):
         """The next child's. Atomic, so threads of one task may submit at the same time."""
         return next(self.numbers)
 
+    def name_children_by(self, scope: bytes) -> None:
+        """Let their IDs begin with this instead, before the first is made."""
+        self.scope = scope
+
     def enter_cell(self, cell: str) -> None:
         """From now on this cell of the notebook submits."""
         if cell != self.place.cell:

@@ -111,6 +111,19 @@ class Gets:
         self._logs.settle()
         return _split(refs, ready)
 
+    def entry(self, ref: ObjectRef) -> Entry:
+        """What this process knows of a reference's object, for waits of another kind.
+
+        Raises:
+            NbrayError: as ``get`` does for a lost session and a reference that is not of this one.
+        """
+        self._check(ref)
+        return ref._entry
+
+    def is_in_main_thread(self) -> bool:
+        """Whether it is the thread that runs a worker's tasks."""
+        return threading.get_ident() == self._main
+
     # --- waiting ---------------------------------------------------------------------------------
 
     def _entries(self, refs: Sequence[ObjectRef]) -> list[Entry]:

@@ -16,9 +16,11 @@ from __future__ import annotations
 
 # The C module: ``signal.getsignal`` wraps its result in an enum, which takes 1.5 us a call.
 import _signal  # type: ignore[import-not-found]  # it has no stub
+import functools
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -26,6 +28,34 @@ from typing import Any
 _getsignal = _signal.getsignal
 _get_ident = threading.get_ident
 _SIGINT = int(signal.SIGINT)
+
+
+Handler = Callable[[int, FrameType | None], Any]
+
+
+class OfAsyncio:
+    """Stands for the handler of an ``asyncio.run`` on which ours was put.
+
+    It would be taken away at the end of that run if it were still in place. So it is held weakly: the run
+    holds it, and with it its main task, whose error may hold half of the program.
+    """
+
+    __slots__ = ("_handler",)
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = weakref.ref(handler)
+
+    def handler(self) -> Handler:
+        """That one, or Python's own when the run is over."""
+        return self._handler() or signal.default_int_handler
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        self.handler()(signum, frame)
+
+    @staticmethod
+    def is_one(handler: Handler) -> bool:
+        """Whether ``asyncio.run`` made it."""
+        return isinstance(handler, functools.partial) and handler.func.__module__ == "asyncio.runners"
 
 
 class DeferringHandler:
@@ -37,9 +67,13 @@ class DeferringHandler:
 
     __slots__ = ("guard", "previous")
 
-    def __init__(self, guard: InterruptGuard, previous: Callable[[int, FrameType | None], Any]) -> None:
+    def __init__(self, guard: InterruptGuard, previous: Handler) -> None:
         self.guard = guard
-        self.previous = previous
+        self.previous: Handler = OfAsyncio(previous) if OfAsyncio.is_one(previous) else previous
+
+    def what_to_give_back(self) -> Handler:
+        """The handler that was there before ours."""
+        return self.previous.handler() if isinstance(self.previous, OfAsyncio) else self.previous
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         if not self.guard.defers():
@@ -92,6 +126,23 @@ class InterruptGuard:
             self._wake()
         return self.pending
 
+    def defers_exit(self, leave: Callable[[], Any]) -> bool:
+        """The process is to end: if somebody is inside, ``leave`` runs on the way out.
+
+        Called in a signal handler.
+        """
+        handler = self._handler
+        if handler is None or not self.defers():
+            return False
+        before = handler.previous
+
+        def once(*_: object) -> None:
+            handler.previous = before  # somebody may catch what ``leave`` raises, and live on
+            leave()
+
+        handler.previous = once
+        return True
+
     def _install(self) -> None:
         current = _getsignal(_SIGINT)
         if isinstance(current, DeferringHandler) and current.guard is self:
@@ -112,10 +163,10 @@ class InterruptGuard:
         self.pending = False
         current = _getsignal(_SIGINT)
         if isinstance(current, DeferringHandler) and current.guard is self:
-            _signal.signal(_SIGINT, current.previous)
+            _signal.signal(_SIGINT, current.what_to_give_back())
 
     def remove(self) -> None:
         """Give the handler back, at shutdown."""
         current = _getsignal(_SIGINT)
         if _get_ident() == self._main and isinstance(current, DeferringHandler) and current.guard is self:
-            _signal.signal(_SIGINT, current.previous)
+            _signal.signal(_SIGINT, current.what_to_give_back())

@@ -76,7 +76,7 @@ class Loop:
         self._epoll = select.epoll()
         self._channels: dict[int, Channel] = {}
         self._acceptors: dict[int, tuple[socket.socket, Callable[[socket.socket], None]]] = {}
-        self._wake_fd = _eventfd()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._dirty: list[Channel] = []
         self.is_due = False  # somebody waits for ``before_poll``, or for what is dirty to leave
@@ -93,6 +93,7 @@ class Loop:
         self._io_gate = threading.Lock()
         self._io_gate.acquire()
         self._io_patient = False
+        self.awaits = 0  # of event loops: none of their threads will read, so the I/O thread does at once
         self.closing = False
         self._thread = threading.Thread(target=self._io_main, name="nbray-io", daemon=True)
 
@@ -427,7 +428,7 @@ class Loop:
             self._io_asleep = False
             if self.closing:
                 return
-            if events:
+            if events and not (self.awaits and not self._lead.locked()):
                 self._io_patient = pause_s > _BUSY_S
                 self._io_gate.acquire(timeout=pause_s)
                 self._io_patient = False
@@ -495,8 +496,3 @@ class Loop:
         with contextlib.suppress(OSError):
             os.close(self._wake_fd)
         self._wake_fd = -1
-
-
-def _eventfd() -> int:
-    """An eventfd; Python 3.10 has them on Linux."""
-    return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

@@ -98,6 +98,15 @@ class Objects:
             entry = self.table.borrow(object_id, owner)
         return make_ref(entry, self.home)
 
+    def claim(self, ref: ObjectRef) -> bool:
+        """Count a reference that a user made from bytes, if its object is known. Lock held."""
+        entry = self.table.entries.get(ref.binary())
+        if entry is None:
+            return False
+        entry.handles += 1
+        ref.tie(entry, self.home)
+        return True
+
     def escape(self, object_id: bytes) -> bool:
         """The reference was pickled into something. Lock held. True the first time, for own ones.
 

@@ -137,7 +137,7 @@ def _set_class_state(cls: type, state: Any) -> None:
 
 
 def _reduce_code(code: types.CodeType) -> Any:
-    """As cloudpickle does it, but with the file: some versions drop it, and tracebacks show no lines then."""
+    """As cloudpickle does it, with the file's name: without it no traceback shows a line; some drop it."""
     make, args = _cloud._code_reduce(code)
     return make, tuple(code.co_filename if arg == _NO_FILE else arg for arg in args)
 

@@ -22,6 +22,7 @@ from nbray.model.errors import (
     RayConnectionError,
     RayletError,
     StaleSessionError,
+    UnknownObjectError,
 )
 from nbray.model.limits import INLINE_MAX_BYTES
 from nbray.model.resources import Shape
@@ -33,7 +34,7 @@ from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
 from nbray.runtime.questions import Questions
 from nbray.runtime.recorder import Recorder
-from nbray.runtime.refs import ObjectRef, make_ref
+from nbray.runtime.refs import NOWHERE, ObjectRef, make_ref, serve_references
 from nbray.runtime.serialization import (
     Serialized,
     pack_scalars,
@@ -89,7 +90,7 @@ class Process:
         job_id: bytes,
         endpoint: str,
         welcome: Welcome,
-        mapping: Mapping,
+        mapping: Mapping | None,
         context: TaskContext,
         on_log: Callable[[LogLines], None] | None = None,
         on_warning: Callable[[str], None] | None = None,
@@ -126,11 +127,10 @@ class Process:
 
     # --- life --------------------------------------------------------------------------------------
 
-    def attach(self, daemon: Channel) -> None:
-        """The connection to the daemon is served by the loop now: become the current process."""
+    def attach(self, daemon: Channel | None) -> None:
+        """The connection to the daemon, if there is one, is served by the loop now: go to work."""
         self._daemon = daemon
-        ObjectRef.adopt = self._adopt
-        ObjectRef.export = self._export
+        serve_references(self._adopt, self._export, self._claim)
         set_reference_hooks(ObjectRef, lambda ref: ref.__reduce__())
         self.loop.start()
 
@@ -142,15 +142,13 @@ class Process:
                     "The session was shut down. Call nbray.init() to start another."
                 )
             self.objects.fail_all(self.failure)
-        ObjectRef.adopt = None
-        ObjectRef.export = None
+        serve_references(None, None, None)
         self.loop.close()
 
     def abandon_in_child(self) -> None:
         """This is a forked child: be inert. The parent's session is not ours to use or to end."""
         self.failure = ForkedProcessError()
-        ObjectRef.adopt = None
-        ObjectRef.export = None
+        serve_references(None, None, None)
         self._daemon = None
         self.loop.abandon()
         if self.objects.mapping is not None:
@@ -204,6 +202,11 @@ class Process:
         with self.loop.guard, self.loop.lock:
             return self.objects.adopt(object_id, owner)
 
+    def _claim(self, ref: ObjectRef) -> bool:
+        """A reference that was made from bytes becomes a handle on its object. False: none is known."""
+        with self.loop.guard, self.loop.lock:
+            return ref._home is NOWHERE and self.objects.claim(ref)
+
     def _export(self, ref: ObjectRef) -> tuple[bytes, bytes]:
         self._check(ref)
         with self.loop.guard, self.loop.lock:
@@ -217,7 +220,9 @@ class Process:
         """Raises: NbrayError if the session is lost, or the reference is another session's."""
         if self.failure is not None:
             raise self._lost()
-        if ref._home is not self.objects.home:
+        if ref._home is not self.objects.home and not self._claim(ref):
+            if ref._home is NOWHERE:
+                raise UnknownObjectError(ref._id)
             raise StaleSessionError()
 
     def _lost(self) -> NbrayError:

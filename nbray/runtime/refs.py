@@ -7,16 +7,21 @@ Never:      locks or sends in ``__del__``, which may run inside any allocation.
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from nbray.core.references import Entry
 from nbray.model.errors import RayConnectionError
 from nbray.model.ids import OBJECT_ID_BYTES, TASK_ID_BYTES
+from nbray.runtime.identifiers import TaskID, check_binary
 from nbray.wire.messages import Descriptor
 
 if TYPE_CHECKING:
-    from nbray.core.references import Entry
+    import asyncio
+
+_NIL = b"\xff" * OBJECT_ID_BYTES
 
 
 class Home:
@@ -33,11 +38,24 @@ class Home:
         self.wake = wake
 
 
-class ObjectRef:
-    """Names one object: the result of a task, or a value that was put.
+#: Of references that name no object of a session: nothing is told when they are dropped.
+NOWHERE = Home(b"", lambda: None)
+NOWHERE.dropped = deque(maxlen=0)
 
-    Get its value with ``nbray.get``; pass it to a task to hand on the value. Equal references name
-    the same object.
+
+class ObjectRef:
+    """Names one object: the result of a task, or a value that was put. Also called ``ObjectID``.
+
+    Get its value with ``nbray.get`` or ``await``; pass it to a task to hand on the value. Equal
+    references name the same object.
+
+    Args:
+        binary: the 20 bytes of an ID, from ``binary()`` of another reference. If this process knows the
+            object, the new reference holds it like any other; else it is only a name.
+
+    Raises:
+        TypeError: not bytes.
+        ValueError: not 20 of them.
     """
 
     __slots__ = ("__weakref__", "_entry", "_home")
@@ -46,10 +64,18 @@ class ObjectRef:
     adopt: ClassVar[Callable[[bytes, bytes], ObjectRef] | None] = None
     #: Set by ``runtime.process``: notes that a reference leaves by pickle; returns (id, owner).
     export: ClassVar[Callable[[ObjectRef], tuple[bytes, bytes]] | None] = None
+    #: Set by ``runtime.process``: ties a reference that a user made from bytes to its object, if known.
+    claim: ClassVar[Callable[[ObjectRef], bool] | None] = None
 
-    def __init__(self, entry: Entry, home: Home) -> None:
-        self._entry = entry
-        self._home = home
+    _entry: Entry
+    _home: Home
+
+    def __init__(self, binary: bytes) -> None:
+        # What users call; the runtime makes its references by ``make_ref``.
+        self._entry = Entry(check_binary("ObjectID", binary, OBJECT_ID_BYTES), None)
+        self._home = NOWHERE
+        if ObjectRef.claim is not None:
+            ObjectRef.claim(self)
 
     def __del__(self) -> None:
         try:
@@ -61,6 +87,11 @@ class ObjectRef:
         if type(entry.value) is Descriptor:
             home.wake()
 
+    def tie(self, entry: Entry, home: Home) -> None:
+        """It turned out that the session knows this object; the caller has counted the handle."""
+        self._entry = entry
+        self._home = home
+
     @property
     def _id(self) -> bytes:
         return self._entry.object_id
@@ -70,22 +101,66 @@ class ObjectRef:
         """The process that owns it."""
         return self._entry.owner or self._home.process_id
 
+    @classmethod
+    def nil(cls) -> ObjectRef:
+        """The ID that names no object."""
+        return cls(_NIL)
+
+    @classmethod
+    def from_random(cls) -> ObjectRef:
+        """A new ID, different from all others; it names no object."""
+        return cls(os.urandom(OBJECT_ID_BYTES))
+
+    @classmethod
+    def size(cls) -> int:
+        """20, the number of bytes."""
+        return OBJECT_ID_BYTES
+
     def binary(self) -> bytes:
         """The 20 bytes of the ID."""
         return self._id
 
+    id = binary  # its name in the first releases of Ray
+
     def hex(self) -> str:
         return self._id.hex()
 
-    def task_id(self) -> bytes:
-        """The 16 bytes of the ID of the task that makes (or whose process put) the object."""
-        return self._id[:TASK_ID_BYTES]
-
     def is_nil(self) -> bool:
-        return self._id == b"\xff" * OBJECT_ID_BYTES
+        return self._id == _NIL
 
-    def size(self) -> int:
-        return OBJECT_ID_BYTES
+    def task_id(self) -> TaskID:
+        """The ID of the task that makes the object; of a value that was put, a number of its own."""
+        return TaskID(self._id[:TASK_ID_BYTES])
+
+    # --- in asyncio: loaded when it is used, since importing nbray may not import asyncio ---------------
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        from nbray.runtime.awaiting import result_of
+
+        return result_of(self)
+
+    def as_future(self) -> asyncio.Future[Any]:
+        """A future of the running event loop that will hold the value, or the error that ``get`` raises.
+
+        Cancelling it ends the wait; the task goes on.
+
+        Raises:
+            RuntimeError: no event loop runs in this thread.
+            RayConnectionError: no session is running.
+        """
+        from nbray.runtime.awaiting import future_of
+
+        return future_of(self)
+
+    if not TYPE_CHECKING:  # a type checker would believe that every attribute exists
+
+        def __getattr__(self, name: str) -> Any:
+            hint = ""
+            if name == "add_done_callback":
+                hint = "; asyncio.wait() takes futures: give it ref.as_future()"
+            raise AttributeError(f"a reference (ObjectID) has no attribute {name!r}{hint}")
+
+    # --- as a value --------------------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> bool:
         return type(other) is ObjectRef and other._entry.object_id == self._entry.object_id
@@ -94,20 +169,35 @@ class ObjectRef:
         return hash(self._entry.object_id)
 
     def __repr__(self) -> str:
-        return f"ObjectRef({self._id.hex()})"
+        return f"ObjectID({self._id.hex()})"
 
     def __copy__(self) -> ObjectRef:
         return self.__deepcopy__({})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ObjectRef:
+        if self._home is NOWHERE:
+            return ObjectRef(self._id)
         if ObjectRef.adopt is None:
             raise RayConnectionError()
         return ObjectRef.adopt(self._id, self._owner)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._home is NOWHERE:
+            return ObjectRef, (self._id,)
         if ObjectRef.export is None:
             raise RayConnectionError()
         return rebuild, ObjectRef.export(self)
+
+
+def serve_references(
+    adopt: Callable[[bytes, bytes], ObjectRef] | None,
+    export: Callable[[ObjectRef], tuple[bytes, bytes]] | None,
+    claim: Callable[[ObjectRef], bool] | None,
+) -> None:
+    """The session that looks after references from now on; None when there is none any more."""
+    ObjectRef.adopt = adopt
+    ObjectRef.export = export
+    ObjectRef.claim = claim
 
 
 _new = object.__new__

@@ -17,12 +17,13 @@ from typing import Any
 from nbray.core import leases as lease_commands
 from nbray.core.leases import Command, Lease, LeasePool, LeaseState
 from nbray.core.tasks import Task, TaskSpec, TaskState, TaskTable
-from nbray.model.errors import NbrayError, ProtocolError, RayWorkerError
+from nbray.model.errors import NbrayError, ProtocolError
 from nbray.model.limits import INLINE_MAX_BYTES, INLINE_TOTAL_MAX_BYTES, PROTOCOL_VERSION
 from nbray.model.resources import UNIT, Shape
 from nbray.runtime.functions import Exports
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
+from nbray.runtime.worker_errors import worker_error
 from nbray.transport.channel import Channel
 from nbray.transport.sockets import connect
 from nbray.wire.codec import encode
@@ -505,20 +506,3 @@ class Submitter:
         self._perform(commands)
         if again or self._dying:
             self._loop.arm(now_s + _TICK_S)
-
-
-def worker_error(
-    name: str, task_id: bytes, attempt: int, max_attempts: int, cause: WorkerLost | None
-) -> RayWorkerError:
-    """The typed error for a task whose worker died."""
-    return RayWorkerError(
-        task_name=name,
-        task_id=task_id.hex(),
-        attempt=attempt,
-        max_attempts=max(attempt, max_attempts),
-        node="local",
-        pid=cause.pid if cause else 0,
-        exit_code=cause.exit_code if cause else 0,
-        term_signal=cause.term_signal if cause else 0,
-        stderr_tail=cause.stderr_tail if cause else "",
-    )

@@ -22,6 +22,7 @@ from nbray.model import ids
 from nbray.model.errors import ObjectStoreFullError, RayConnectionError, SerializationError
 from nbray.model.limits import INLINE_MAX_BYTES, INLINE_TOTAL_MAX_BYTES
 from nbray.runtime.arguments import fill_in
+from nbray.runtime.blocking import BlockingCount
 from nbray.runtime.context import Place, new_context
 from nbray.runtime.functions import Imports
 from nbray.runtime.process import Process
@@ -106,7 +107,7 @@ class Executor:
         self._log_sequence = 0
         self._log_reported = 0
         self._streams = (TaskStream("stdout", 1, self._emit), TaskStream("stderr", 2, self._emit))
-        process.gets.on_blocking = self._on_blocking
+        self._waits = process.gets.on_blocking = BlockingCount(self._on_blocking)
         self._loop.add_acceptor(listener, self._on_owner)
 
     # --- messages (lock held) --------------------------------------------------------------------
@@ -214,6 +215,8 @@ class Executor:
         execution_us = (_clock_ns() - started_ns) // 1000
         if self._loop.closing:  # a process that the task forked came back here: it is no worker
             os._exit(int(failed))
+        if self._blocked:
+            self._waits.end()  # an await that the task left unfinished
         for stream in self._streams:
             if stream.has_partial_line:
                 stream.end_of_task()

@@ -167,7 +167,7 @@ def test_a_daemon_whose_driver_is_killed_during_the_start_removes_the_directory(
         ("sys.exit(3)", 3),
         ("raise ValueError('end')", 1),
         ("os._exit(4)", 4),
-        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(10)", -signal.SIGTERM),
+        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(10)", 128 + signal.SIGTERM),
         ("os.kill(os.getpid(), signal.SIGINT); time.sleep(10)", -signal.SIGINT),
     ],
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import signal
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -74,3 +77,41 @@ def test_next_session_does_not_stack_handlers() -> None:
             use()
 
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_asyncio_run_that_is_over_is_not_kept_alive_by_our_handler() -> None:
+    class Cargo:
+        pass
+
+    cargo: list[weakref.ref[Cargo]] = []
+
+    async def main() -> None:
+        held = Cargo()
+        cargo.append(weakref.ref(held))
+        use()
+        raise LookupError("its traceback holds what is here")
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with session(num_cpus=1):
+        with pytest.raises(LookupError):
+            asyncio.run(main())
+        gc.collect()
+
+        assert cargo[0]() is None
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        use()
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_a_session_that_ends_inside_asyncio_run_gives_its_handler_back() -> None:
+    async def main() -> None:
+        before = signal.getsignal(signal.SIGINT)
+        with session(num_cpus=1):
+            use()
+            assert signal.getsignal(signal.SIGINT) != before
+        assert signal.getsignal(signal.SIGINT) == before
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    asyncio.run(main())
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler

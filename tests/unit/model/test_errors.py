@@ -29,6 +29,8 @@ EXAMPLES: list[NbrayError] = [
     errors.SessionStartError("The daemon exited with code 3."),
     errors.RedisNotFoundError(),
     errors.PlatformError(),
+    errors.ClusterNotFoundError(),
+    errors.SocketPathError(),
     errors.ProtocolError("A frame was too long."),
     RayTaskError(
         cause_class_name="ValueError", traceback_text="ValueError: no", task_name="f", pid=7, node="ab"
@@ -43,6 +45,7 @@ EXAMPLES: list[NbrayError] = [
     errors.ObjectStoreFullError(needed_bytes=1 << 30, used_bytes=1 << 20, capacity_bytes=1 << 29),
     errors.UnreconstructableError(b"o" * 20),
     errors.OwnerDiedError(b"o" * 20),
+    errors.UnknownObjectError(b"o" * 20),
     RayTimeoutError(object_id=b"o" * 20, timeout_s=5.0, why="Task f waits for 2 GPUs."),
     SerializationError(path="args[1].lock", type_name="_thread.lock", reason="TypeError: cannot"),
 ]  # fmt: skip

@@ -1,0 +1,189 @@
+"""Local mode: tasks run in this process, when they are submitted.
+
+Called by:  cluster.inprocess.
+Imports:    runtime.
+Never:      starts a process. Values and arguments are pickled all the same, so that a program that works
+            here also works on a cluster: arrays are read-only, and a task cannot change its caller's data.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from nbray.core.references import Entry
+from nbray.core.tasks import TaskSpec
+from nbray.model import ids
+from nbray.model.errors import RayWorkerError, SerializationError
+from nbray.model.limits import PROTOCOL_VERSION
+from nbray.runtime.arguments import fill_in, mark_references
+from nbray.runtime.context import Place, TaskContext, new_context
+from nbray.runtime.process import Process
+from nbray.runtime.refs import ObjectRef
+from nbray.runtime.serialization import deserialize, serialize, serialize_args
+from nbray.runtime.task_errors import serialize_error, serialize_system_error
+from nbray.wire.messages import Value, Welcome
+
+_NODE = "local mode"
+
+
+class _Contexts(threading.local):
+    """Which task each thread is in; one that was not told works for the driver."""
+
+    current: TaskContext | None = None
+
+
+class LocalProcess(Process):
+    """A driver that is its own worker."""
+
+    def __init__(self, job_id: bytes, resources: dict[str, int]) -> None:
+        self._contexts = _Contexts()
+        self._counts = {"submitted": 0, "running": 0, "finished": 0, "failed": 0, "retried": 0}
+        self._functions: dict[bytes, Callable[..., Any]] = {}
+        process_id = os.urandom(ids.PROCESS_ID_BYTES)
+        welcome = Welcome(
+            protocol=PROTOCOL_VERSION,
+            cluster_id="",
+            node_id=os.urandom(ids.NODE_ID_BYTES),
+            node_incarnation=1,
+            session_dir="",
+            store_capacity_bytes=0,
+            resources=resources,
+            redis_endpoint="",
+            redis_origin="",
+        )
+        super().__init__(
+            process_id=process_id,
+            job_id=job_id,
+            endpoint="",
+            welcome=welcome,
+            mapping=None,
+            context=new_context(job_id, process_id, 0, "driver", Place("", 0)),
+        )
+
+    @property
+    def context(self) -> TaskContext:  # an attribute there: one thread runs tasks
+        return self._contexts.current or self._driver_context
+
+    @context.setter
+    def context(self, context: TaskContext) -> None:
+        self._driver_context = context
+
+    # --- functions and tasks --------------------------------------------------------------------------
+
+    def export_function(self, function: Callable[..., Any], name: str) -> bytes:
+        """Remember a function. It is not pickled, so that breakpoints in it work."""
+        key = os.urandom(ids.FUNCTION_ID_BYTES)
+        self._functions[key] = function
+        return key
+
+    def submit(self, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[ObjectRef]:
+        """Run a task now; its errors show when its result is asked for.
+
+        Raises:
+            SerializationError: an argument cannot be pickled.
+        """
+        if self.failure is not None:
+            raise self._lost()
+        args, kwargs, dependencies = mark_references(args, kwargs)
+        taken = [self.gets.entry(ref) for ref in dependencies]
+        packed = serialize_args(args, kwargs).to_bytes()
+        parent = self.context
+        task_id = ids.task_id(parent.child_scope(), parent.next_number())
+        self._counts["submitted"] += 1
+        error = next((entry.value for entry in taken if entry.failed), None)
+        if error is not None:
+            values, failed = [error] * spec.num_returns, True
+        else:
+            before = self._contexts.current
+            place = Place(parent.cell, spec.depth + 1)
+            self._contexts.current = new_context(self.job_id, task_id, 0, spec.name, place)
+            try:
+                values, failed = self._run(spec, packed, taken)
+            finally:
+                self._contexts.current = before
+        self._counts["failed" if failed else "finished"] += 1
+        return self._own_results(task_id, values, failed)
+
+    def _run(self, spec: TaskSpec, packed: bytes, taken: list[Entry]) -> tuple[list[Value], bool]:
+        count = spec.num_returns
+        try:
+            marked_args, marked_kwargs = deserialize(packed)
+            args, kwargs = fill_in(marked_args, marked_kwargs, [self.objects.load(e) for e in taken])
+            value = self._functions[spec.function_id](*args, **kwargs)
+            del args, kwargs
+            return [serialize(v, root=r).to_bytes() for r, v in _returned(spec.name, value, count)], False
+        except KeyboardInterrupt:
+            raise  # somebody is at the keyboard of this very process
+        except SystemExit as exc:
+            code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+            ended = RayWorkerError(task_name=spec.name, pid=os.getpid(), exit_code=code)
+            return [serialize_system_error(ended)] * count, True
+        except SerializationError as exc:
+            return [serialize_system_error(exc)] * count, True
+        except BaseException as exc:  # noqa: BLE001  # whatever user code raises is the task's result
+            return [serialize_error(exc, task_name=spec.name, pid=os.getpid())] * count, True
+
+    def _own_results(self, task_id: bytes, values: list[Value], failed: bool) -> list[ObjectRef]:
+        with self.loop.guard, self.loop.lock:
+            refs = [self.objects.own(ids.result_id(task_id, index)) for index in range(len(values))]
+            for ref, value in zip(refs, values, strict=True):
+                self.objects.deliver(ref.binary(), value, failed)
+            self.objects.drain()
+        return refs
+
+    # --- objects -----------------------------------------------------------------------------------------
+
+    def put(self, value: Any) -> ObjectRef:
+        """Keep a pickled copy of a value; see ``nbray.put``."""
+        if self.failure is not None:
+            raise self._lost()
+        data = serialize(value, root="value").to_bytes()
+        context = self.context
+        object_id = ids.put_id(context.child_scope(), context.next_number())
+        with self.loop.guard, self.loop.lock:
+            ref = self.objects.own(object_id)
+            self.objects.deliver(object_id, data, False)
+            self.objects.drain()
+        return ref
+
+    def _export(self, ref: ObjectRef) -> tuple[bytes, bytes]:
+        self._check(ref)
+        with self.loop.guard, self.loop.lock:
+            self.objects.table.escape(ref.binary())  # no other process will ask for it
+        return ref.binary(), self.process_id
+
+    # --- looking ------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """As a node would tell it."""
+        if self.failure is not None:
+            raise self._lost()
+        resources = self.welcome.resources
+        with self.loop.lock:
+            held: list[Entry] = list(self.objects.table.entries.values())
+        return {
+            "nodes": [{"name": _NODE, "alive": True, "resources": dict(resources), "free": dict(resources)}],
+            "tasks": dict(self._counts),
+            "store": {
+                "objects": len(held),
+                "used_bytes": sum(len(e.value) for e in held if isinstance(e.value, bytes)),
+            },
+        }
+
+
+def _returned(name: str, value: Any, num_returns: int) -> list[tuple[str, Any]]:
+    """The results of a task, each with what messages call it."""
+    if num_returns == 1:
+        return [("result", value)]
+    if num_returns == 0:
+        return []
+    if not isinstance(value, (tuple, list)) or len(value) != num_returns:
+        got = f"{len(value)} values" if isinstance(value, (tuple, list)) else type(value).__name__
+        raise ValueError(
+            f"Task {name} was declared with num_returns={num_returns} but returned {got}. "
+            f"Return a tuple of {num_returns} values, or change num_returns."
+        )
+    return [(f"result[{index}]", item) for index, item in enumerate(value)]
