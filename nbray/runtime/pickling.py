@@ -6,6 +6,7 @@ Never:      changes a class of the process that defined it, whatever comes back 
 
 C ``pickle`` does the work; ``reducer_override`` sees every object that is not a plain builtin:
 
+* classes for which somebody set a reducer (``set_reducer``);
 * functions and classes of ``__main__``, local ones, lambdas -> cloudpickle, by value;
 * references (``set_reference_hooks``) -> noted in ``refs``, then reduced by the hook;
 * exceptions without a pickle protocol of their own -> ``exception_shape``, without constructors;
@@ -33,6 +34,7 @@ PROTOCOL = 5
 
 Reduced = tuple[Any, ...]
 
+_NO_FILE = "<dynamic-code>"
 _RAW_POINTER_KINDS = "mM"  # dtypes that NumPy keeps in band because the buffer protocol lacks them
 
 _reference_type: type | None = None
@@ -46,6 +48,15 @@ def set_reference_hooks(ref_type: type, reduce: Callable[[Any], Reduced]) -> Non
     """Say how instances of exactly ``ref_type`` are reduced; each is also appended to ``refs``."""
     global _reference_type, _reduce_reference
     _reference_type, _reduce_reference = ref_type, reduce
+
+
+def set_reducer(kind: type, reduce: Callable[[Any], Reduced] | None) -> None:
+    """Reduce instances of exactly ``kind`` so, whatever else knows that class; None: as by default."""
+    default = _DEFAULT_REDUCERS.get(kind) if reduce is None else reduce
+    if default is None:
+        _REDUCERS.pop(kind, None)
+    else:
+        _REDUCERS[kind] = default
 
 
 class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not typed
@@ -106,6 +117,18 @@ def _is_importable(definition: Any) -> bool:
     return module is not None and vars(module).get(definition.__qualname__) is definition
 
 
+# --- functions -------------------------------------------------------------------------------------------
+
+
+def _reduce_code(code: types.CodeType) -> Any:
+    """As cloudpickle does, but the file's name stays: without it a traceback shows no line of the source.
+
+    From 3.1.3 on cloudpickle puts its own word there, for the sake of equal pickles of equal cells.
+    """
+    make, args = _cloud._code_reduce(code)
+    return make, tuple(code.co_filename if part == _NO_FILE else part for part in args)
+
+
 # --- classes ---------------------------------------------------------------------------------------------
 
 
@@ -163,9 +186,11 @@ def _make_memoryview(buffer: Any, layout: str, shape: tuple[int, ...]) -> memory
     return flat if layout == "B" and len(shape) == 1 else flat.cast(layout, shape)  # type: ignore[call-overload]
 
 
-_REDUCERS: dict[type, Callable[[Any], Any]] = {
+_DEFAULT_REDUCERS: dict[type, Callable[[Any], Any]] = {
     **_cloud.Pickler._dispatch_table,
+    types.CodeType: _reduce_code,
     memoryview: _reduce_memoryview,
 }
+_REDUCERS = dict(_DEFAULT_REDUCERS)
 
-__all__ = ["PROTOCOL", "ValuePickler", "dumps", "set_reference_hooks"]
+__all__ = ["PROTOCOL", "ValuePickler", "dumps", "set_reducer", "set_reference_hooks"]

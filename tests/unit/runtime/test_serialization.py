@@ -114,6 +114,12 @@ def test_lambdas_and_closures_come_back_working() -> None:
     assert returned(lambda x: x * factor)(5) == 15
 
 
+def test_code_keeps_the_name_of_its_file_so_that_tracebacks_show_lines() -> None:
+    again = returned(lambda: [part for part in range(3)])
+
+    assert again.__code__.co_filename == __file__
+
+
 def test_local_classes_of_one_name_stay_apart() -> None:
     def make(number: int) -> Any:
         class Local:
