@@ -20,6 +20,7 @@ from nbray.core.references import Entry
 from nbray.model import ids
 from nbray.model.errors import ObjectStoreFullError, RayConnectionError, SerializationError
 from nbray.model.limits import INLINE_MAX_BYTES
+from nbray.runtime.call_limit import CallLimit
 from nbray.runtime.context import TaskContext
 from nbray.runtime.functions import Imports
 from nbray.runtime.loop import Waiter
@@ -37,6 +38,7 @@ from nbray.wire.messages import (
     JobContext,
     LeasePaused,
     LeaseResumed,
+    Leaving,
     LogLines,
     Message,
     OwnerHello,
@@ -46,6 +48,7 @@ from nbray.wire.messages import (
     Unblocked,
     Value,
 )
+from nbray.worker.leaving import Departure
 from nbray.worker.output import TaskStream
 
 _clock_ns = time.perf_counter_ns
@@ -73,6 +76,7 @@ class Executor:
         self._process = process
         self._loop = process.loop
         self._imports = Imports()
+        self._departure = Departure(process)
         self._inbox: deque[tuple[OwnerLink, RunTask]] = deque()
         self._idle: Waiter | None = None
         self._running: tuple[OwnerLink, RunTask] | None = None
@@ -122,6 +126,8 @@ class Executor:
     def on_daemon_message(self, message: Message) -> None:
         if type(message) is JobContext:
             self._enter_job(message)
+        elif type(message) is Leaving:
+            self._departure.on_dismissed()
         else:
             self._process.on_daemon_message(message)
 
@@ -158,6 +164,10 @@ class Executor:
         while True:
             link, message = self._next()
             self._execute(link, message)
+            if CallLimit.reached:
+                self._running = (link, message)
+                self._on_blocking(True)  # hand back what waits here, and be sent nothing more
+                self._departure.go()
 
     def _next(self) -> tuple[OwnerLink, RunTask]:
         loop = self._loop
@@ -195,6 +205,8 @@ class Executor:
                 message.task_id, "failed" if failed else "finished", message.name, message.cell
             )
         self._running = None
+        if CallLimit.reached:
+            self._departure.announce()
         self._answer(link, message, results, failed, execution_us)
 
     def _attempt(self, link: OwnerLink, message: RunTask, borrowed: list[Entry]) -> tuple[list[Value], bool]:

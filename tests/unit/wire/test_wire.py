@@ -83,6 +83,8 @@ NUMBERS = [
     "ForkWorker",
     "WorkerForked",
     "ZygoteReady",
+    "Leaving",
+    "Advice",
 ]
 
 # Plain data as it arrives: msgpack knows neither tuples nor sets.
