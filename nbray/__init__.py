@@ -20,12 +20,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nbray.api.objects import get, put, wait
+from nbray.api.serializers import register_custom_serializer
 from nbray.api.session import init, is_initialized, shutdown, status
 from nbray.api.tasks import RemoteFunction, remote
 from nbray.model.errors import (
     GetTimeoutError,
     NbrayError,
     ObjectStoreFullError,
+    OptionError,
     OwnerDiedError,
     PlatformError,
     ProtocolError,
@@ -54,6 +56,9 @@ __version__ = "0.1.0"
 
 ObjectID = ObjectRef
 
+#: Imported when they are first used.
+_ROOMS = ("experimental", "jupyter")
+
 
 def load_ipython_extension(ip: InteractiveShell) -> None:
     """``%load_ext nbray``: the magics, and cells that know their work."""
@@ -70,18 +75,18 @@ def unload_ipython_extension(ip: InteractiveShell) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "jupyter":
+    if name in _ROOMS:
         import importlib
 
-        return importlib.import_module("nbray.jupyter")
+        return importlib.import_module(f"nbray.{name}")
     raise AttributeError(f"module 'nbray' has no attribute {name!r}")
 
 
 __all__ = [
-    "GetTimeoutError", "NbrayError", "ObjectID", "ObjectRef", "ObjectStoreFullError", "OwnerDiedError",
-    "PlatformError", "ProtocolError", "RayActorError", "RayCancellationError", "RayConnectionError",
-    "RayError", "RayGetArgumentError", "RayGetError", "RayTaskError", "RayTimeoutError", "RayWorkerError",
-    "RayletError", "RedisNotFoundError", "RemoteFunction", "SerializationError", "SessionStartError",
-    "StaleSessionError", "UnreconstructableError", "get", "init", "is_initialized", "put", "remote",
-    "shutdown", "status", "wait",
+    "GetTimeoutError", "NbrayError", "ObjectID", "ObjectRef", "ObjectStoreFullError", "OptionError",
+    "OwnerDiedError", "PlatformError", "ProtocolError", "RayActorError", "RayCancellationError",
+    "RayConnectionError", "RayError", "RayGetArgumentError", "RayGetError", "RayTaskError",
+    "RayTimeoutError", "RayWorkerError", "RayletError", "RedisNotFoundError", "RemoteFunction",
+    "SerializationError", "SessionStartError", "StaleSessionError", "UnreconstructableError", "get", "init",
+    "is_initialized", "put", "register_custom_serializer", "remote", "shutdown", "status", "wait",
 ]  # fmt: skip

@@ -12,6 +12,11 @@ from collections.abc import Mapping
 #: One whole CPU (or GPU, or unit of a custom resource).
 UNIT = 10_000
 CPU = "CPU"
+GPU = "GPU"
+MEMORY = "memory"
+
+#: Memory is a resource in units of this many bytes.
+MEMORY_UNIT_BYTES = 50 * 1024 * 1024
 
 #: A demand or a capacity: name -> quantity in 1e-4 units, zeros left out.
 Quantities = dict[str, int]

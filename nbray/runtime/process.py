@@ -8,6 +8,7 @@ Never:      starts other processes (cluster does), decides scheduling (core does
 from __future__ import annotations
 
 import copy
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +28,9 @@ from nbray.model.errors import (
 )
 from nbray.model.limits import INLINE_MAX_BYTES
 from nbray.model.resources import Shape
+from nbray.runtime import custom_serializers
 from nbray.runtime.context import TaskContext
+from nbray.runtime.functions import Definition
 from nbray.runtime.log_order import LogOrder
 from nbray.runtime.loop import Loop, Waiter
 from nbray.runtime.objects import Objects
@@ -40,6 +43,7 @@ from nbray.store.mapping import Mapping
 from nbray.transport.channel import Channel
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
+    Advice,
     CreateFailed,
     GetStatus,
     LeaseGranted,
@@ -52,7 +56,6 @@ from nbray.wire.messages import (
     ObjectsPinned,
     OwnerAddress,
     PinObjects,
-    PutFunction,
     ReclaimLease,
     Status,
     Value,
@@ -61,6 +64,7 @@ from nbray.wire.messages import (
 )
 
 _monotonic = time.monotonic
+logger = logging.getLogger("nbray")
 #: A thread that submits in a loop reads answers itself every so many tasks.
 _GLANCE_EVERY = 32
 
@@ -144,6 +148,7 @@ class Process:
             self.objects.fail_all(self.failure)
         ObjectRef.adopt = None
         ObjectRef.export = None
+        custom_serializers.forget_all()
         self.loop.close()
 
     def abandon_in_child(self) -> None:
@@ -229,13 +234,12 @@ class Process:
 
     # --- submitting ----------------------------------------------------------------------------------
 
-    def export_function(self, function: Callable[..., Any], name: str) -> bytes:
+    def export_function(self, definition: Definition, max_calls: int) -> bytes:
         """Pickle a function for this session; returns its ID."""
-        exports = self.submitter.exports
-        key, fresh = exports.export(function, name)
-        if fresh:
+        key, news = self.submitter.exports.export(definition, max_calls)
+        if news is not None:
             with self.loop.guard, self.loop.lock:
-                self.tell_daemon(PutFunction(key, name, exports.messages[key].pickled))
+                self.tell_daemon(news)
         return key
 
     def submit(
@@ -350,7 +354,7 @@ class Process:
             self._check(ref)
         entries = [self._entry(ref) for ref in refs]
         pending = [entry for entry in entries if entry.value is None]
-        if pending:
+        if pending and not any(entry.failed for entry in entries):
             waiter = Waiter(len(pending), stop_on_failure=True)
             self._wait(pending, waiter, timeout_s)
             if self.failure is not None:
@@ -464,6 +468,7 @@ _HANDLERS: dict[type[Message], Callable[[Process, Any], None]] = {
     WorkerLost: lambda p, m: p.submitter.on_worker_lost(m),
     ReclaimLease: lambda p, m: p.submitter.on_reclaim(m.lease_id),
     LeaseInfeasible: lambda p, m: p.warn(m.text),
+    Advice: lambda p, m: p.loop.later.append(partial(logger.warning, "%s", m.text)),
     ObjectCreated: lambda p, m: p.objects.on_created(m),
     CreateFailed: lambda p, m: p.objects.on_create_failed(m),
     ObjectReady: lambda p, m: p.objects.on_ready(m),
