@@ -1,12 +1,13 @@
 # Two commands to begin with:  make demo   and   make test.  Each makes its own virtual environment first.
 #   make PYTHON=python3.12 test     takes another interpreter (remove .venv first if there is one)
+#   make bench BENCH="--only sync"  hands options to the benchmarks
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help demo lab test lint types contracts unit stateful integration notebooks bench format clean
+.PHONY: help demo lab test lint types contracts unit stateful integration notebooks bench bench-docs format clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -16,7 +17,8 @@ help:
 	@echo "make test         everything below, in this order"
 	@echo "     lint types contracts unit stateful integration notebooks"
 	@echo "make format       let ruff repair layout and imports"
-	@echo "make bench        measure; prints its figures"
+	@echo "make bench        measure nbray beside its peers, about twenty minutes (docs/benchmarks.md)"
+	@echo "     bench-docs   the same, and write the figures into docs/"
 	@echo "make clean        remove what these commands made"
 
 # The stamps: the environment is made once, and again when the dependencies change.
@@ -69,7 +71,11 @@ notebooks: $(VENV)/.installed
 
 bench: $(VENV)/.installed-bench
 	@echo "== bench"
-	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python -m benchmarks --json build/benchmarks.json $(BENCH)
+
+bench-docs: $(VENV)/.installed-bench
+	@echo "== bench"
+	$(BIN)/python -m benchmarks --docs docs $(BENCH)
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix

@@ -9,14 +9,10 @@ Never:      waits itself (the runtime does).
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import Any, overload
 
 from nbray.runtime.current import current
 from nbray.runtime.refs import ObjectRef
-
-#: What names an object. Hashing references themselves costs four times as much, in Python code.
-_identity = attrgetter("_id")
 
 
 def put(value: Any, weakref: bool = False, worker: object = None) -> ObjectRef:  # noqa: ARG001
@@ -72,7 +68,7 @@ def get(
     process = current()
     if isinstance(object_ids, ObjectRef):
         _check_timeout(timeout)
-        return process.get([object_ids], timeout)[0]
+        return process.get_one(object_ids, timeout)
     if not isinstance(object_ids, list):
         raise ValueError(
             f"nbray.get() takes a reference or a list of references, not {type(object_ids).__name__}."
@@ -113,11 +109,11 @@ def wait(
     process = current()
     if not object_ids:
         return [], []
-    if len(set(map(_identity, object_ids))) != len(object_ids):
-        raise ValueError("nbray.wait() takes distinct references; the list holds one twice.")
     if not isinstance(num_returns, int):
         raise TypeError(f"num_returns must be an integer, not {num_returns!r}.")
     if not 1 <= num_returns <= len(object_ids):
+        if len(set(object_ids)) != len(object_ids):  # the first complaint; else the runtime's, as it looks
+            raise ValueError("nbray.wait() takes distinct references; the list holds one twice.")
         raise ValueError(
             f"num_returns must be between 1 and the {len(object_ids)} references given, not {num_returns!r}."
         )

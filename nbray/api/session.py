@@ -94,7 +94,7 @@ def init(
         on_log = _print_log if log_to_driver else None
         cluster = LocalCluster(quantities, store_bytes, temp_dir, on_log, _warn)
         runtime.set_current(cluster.process)
-        cluster.process.context.cell = _session.cell
+        cluster.process.context.enter_cell(_session.cell)
         settings = {
             "num_cpus": num_cpus, "resources": dict(resources) if resources else None,
             "object_store_memory": object_store_memory, "log_to_driver": log_to_driver,
@@ -199,7 +199,7 @@ def set_current_cell(label: str) -> None:
     _session.cell = label
     process = runtime.current_or_none()
     if process is not None:
-        process.context.cell = label
+        process.context.enter_cell(label)
 
 
 def _print_log(message: LogLines) -> None:

@@ -16,9 +16,11 @@ from typing import Any, overload
 
 from nbray.api.options import TaskOptions
 from nbray.api.parameters import Parameters
+from nbray.core.tasks import TaskSpec
 from nbray.model.errors import OptionError
 from nbray.model.resources import Shape
 from nbray.runtime import custom_serializers
+from nbray.runtime.context import Place
 from nbray.runtime.current import current
 from nbray.runtime.functions import Definition
 from nbray.runtime.process import Process
@@ -27,81 +29,75 @@ from nbray.runtime.process import Process
 _INVOCATION_DECORATOR = "__ray_invocation_decorator__"
 
 
-class _Prepared:
-    """What every call of a function with these options has in common, for one session."""
-
-    __slots__ = ("function_id", "max_retries", "num_returns", "process", "shape")
-
-    def __init__(
-        self, process: Process, function_id: bytes, num_returns: int, shape: Shape, max_retries: int
-    ) -> None:
-        self.process = process
-        self.function_id = function_id
-        self.num_returns = num_returns
-        self.shape = shape
-        self.max_retries = max_retries
-
-
 class _Calls:
-    """The calls of one function with one set of options."""
+    """The calls of one function with one set of options, and what they have in common.
 
-    __slots__ = ("__weakref__", "definition", "options", "parameters", "prepared")
+    ``spec`` is good for one place, which a session, and each cell of a notebook, makes anew. ``exported``
+    is good for one session.
+    """
+
+    __slots__ = ("__weakref__", "definition", "exported", "options", "parameters", "place", "spec")
 
     def __init__(self, definition: Definition, options: TaskOptions, parameters: Parameters) -> None:
         self.definition = definition
         self.options = options
         self.parameters = parameters
-        self.prepared: _Prepared | None = None
+        self.exported: tuple[Process, bytes, Shape] | None = None
+        self.spec: TaskSpec | None = None
+        self.place: Place | None = None
 
-    def prepare(self, process: Process) -> _Prepared:
+    def plan(self, process: Process) -> TaskSpec:
+        """What calls from here have in common; exports the function at the first call of a session."""
         generation = _generation  # if it changes meanwhile, this answer is for this call only
-        options = self.options
-        shape = options.shape(process.welcome.resources)
-        function_id = process.export_function(self.definition, options.max_calls)
-        prepared = _Prepared(process, function_id, options.num_returns, shape, options.max_retries)
+        options, place = self.options, process.context.place
+        exported = self.exported
+        if exported is None or exported[0] is not process:
+            shape = options.shape(process.welcome.resources)
+            exported = (process, process.export_function(self.definition, options.max_calls), shape)
+        spec = process.task_spec(
+            place, exported[1], self.definition.name,
+            num_returns=options.num_returns, shape=exported[2], max_retries=options.max_retries,
+        )  # fmt: skip
         with _known_lock:
             if _generation == generation:
                 _known.add(self)
-                self.prepared = prepared
-        return prepared
+                self.exported, self.spec, self.place = exported, spec, place
+        return spec
 
 
-#: Those that may be prepared. A function takes what it needs along when it is exported, so when that
+#: Those that may have a spec. A function takes what it needs along when it is exported, so when that
 #: changes it has to be exported again; this costs the calls in between nothing.
 _known: weakref.WeakSet[_Calls] = weakref.WeakSet()
 _known_lock = threading.RLock()  # a finalizer that submits may run inside
 _generation = 0
 
 
-def _prepare_anew() -> None:
+def _plan_anew() -> None:
     global _generation
     with _known_lock:
         _generation += 1
         for calls in _known:
-            calls.prepared = None
+            calls.spec = calls.exported = None
         _known.clear()
 
 
-custom_serializers.on_change.append(_prepare_anew)
+custom_serializers.on_change.append(_plan_anew)
 
 
 def _submitting(calls: _Calls) -> Callable[..., Any]:
     """The function behind ``f.remote``. It is on the path of every task: special cases stand elsewhere."""
-    name, parameters = calls.definition.name, calls.parameters
+    parameters = calls.parameters
     fits = parameters.fits
 
     def remote(*args: Any, **kwargs: Any) -> Any:
         process = current()
         if ((len(args), *kwargs) if kwargs else len(args)) not in fits:
             parameters.check(args, kwargs)
-        prepared = calls.prepared
-        if prepared is None or prepared.process is not process:
-            prepared = calls.prepare(process)
-        refs = process.submit(
-            prepared.function_id, name, args, kwargs,
-            num_returns=prepared.num_returns, shape=prepared.shape, max_retries=prepared.max_retries,
-        )  # fmt: skip
-        if len(refs) == 1:
+        spec = calls.spec
+        if spec is None or calls.place is not process.context.place:
+            spec = calls.plan(process)
+        refs = process.submit(spec, args, kwargs)
+        if spec.num_returns == 1:
             return refs[0]
         return refs or None
 

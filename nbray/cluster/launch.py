@@ -22,9 +22,9 @@ from nbray.control.source import locate
 from nbray.model.errors import PlatformError, RayConnectionError, RedisNotFoundError, SessionStartError
 from nbray.model.ids import NODE_ID_BYTES, PROCESS_ID_BYTES
 from nbray.model.limits import PROTOCOL_VERSION
-from nbray.runtime.context import TaskContext
-from nbray.runtime.loop import Waiter
+from nbray.runtime.context import Place, new_context
 from nbray.runtime.process import Process
+from nbray.runtime.waiting import Waiter
 from nbray.store.mapping import Mapping
 from nbray.transport import interpreter, linux
 from nbray.transport.sockets import receive_with_descriptors, tuned
@@ -126,7 +126,7 @@ class LocalCluster:
             endpoint="",
             welcome=welcome,
             mapping=mapping,
-            context=TaskContext(self.job_id, process_id, 0, 0, "driver", ""),
+            context=new_context(self.job_id, process_id, 0, "driver", Place("", 0)),
             on_log=on_log,
             on_warning=on_warning,
         )

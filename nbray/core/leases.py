@@ -24,7 +24,8 @@ from nbray.core.tasks import Task, TaskEvent
 from nbray.model.resources import Shape
 
 PIPELINE_US = 5_000
-PIPELINE_MAX = 64
+#: As deep as two batches of answers (``worker.executor``): one is under way while the other runs.
+PIPELINE_MAX = 128
 LINGER_S = 0.1
 SLOW_S = 0.005
 #: Leases that one owner asks for at once for tasks that need no CPU.
@@ -49,7 +50,7 @@ class CancelRequest(NamedTuple):
 
 class Push(NamedTuple):
     lease: Lease
-    task: Task
+    tasks: list[Task]
 
 
 class TakeBack(NamedTuple):
@@ -93,7 +94,7 @@ class Lease:
 class ShapeQueue:
     """The tasks and leases of one shape."""
 
-    __slots__ = ("execution_us", "leases", "queue", "requests", "shape")
+    __slots__ = ("depth", "execution_us", "is_ripe", "is_served", "leases", "queue", "requests", "shape")
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
@@ -101,13 +102,25 @@ class ShapeQueue:
         self.leases: dict[bytes, Lease] = {}  # granted
         self.requests: dict[bytes, Lease] = {}  # not granted yet
         self.execution_us = -1.0  # smoothed; below zero: nothing measured yet
+        self.depth = 1  # how many tasks may be in flight on one lease
+        #: It has, or has asked for, all workers that it may have; what takes one away says no.
+        self.is_served = False
+        #: Leases that are busy have room for what is queued: ``LeasePool.feed_ripe`` pushes it, many at once.
+        self.is_ripe = False
 
-    @property
-    def depth(self) -> int:
-        """How many tasks may be in flight on one lease."""
-        if self.execution_us < 0:
-            return 1
-        return max(1, min(PIPELINE_MAX, int(PIPELINE_US / (self.execution_us + 1.0))))
+    def measured(self, execution_us: int) -> None:
+        """A task took that long.
+
+        Slower counts at once, faster only gradually: a queue behind a slow task costs more than a pipeline
+        that is shallow for a moment.
+        """
+        known = self.execution_us
+        if known >= 0:
+            weight = 0.5 if execution_us > known else 0.2
+            self.execution_us = known + (execution_us - known) * weight
+        else:
+            self.execution_us = execution_us
+        self.depth = max(1, min(PIPELINE_MAX, int(PIPELINE_US / (self.execution_us + 1.0))))
 
 
 class LeasePool:
@@ -123,21 +136,41 @@ class LeasePool:
         self._parallelism = parallelism
         self.shapes: dict[Shape, ShapeQueue] = {}
         self.by_id: dict[bytes, Lease] = {}
+        self.ripe: list[ShapeQueue] = []
 
     # --- tasks in ------------------------------------------------------------------------------
 
     def place(self, task: Task, now_s: float, out: list[Command]) -> None:
-        """A task whose arguments are ready: push it, or queue it and ask for a worker."""
-        shape = self.shapes.get(task.shape)
+        """A task whose arguments are ready: push it to an idle worker, or queue it and ask for one.
+
+        What only busy workers have room for is not pushed one by one: call ``feed_ripe`` soon after.
+        """
+        shape = self.shapes.get(task.spec.shape)
         if shape is None:
             shape = self.shapes[task.shape] = ShapeQueue(task.shape)
-        lease = None if shape.queue else self._lease_with_room(shape, 1 if task.alone else shape.depth)
-        if lease is None:
-            shape.queue.append(task)
+        if not shape.queue:
+            lease = self._lease_with_room(shape, 1 if task.alone else shape.depth)
+            if lease is not None:
+                if not lease.inflight:
+                    self._push(lease, task, now_s, out)
+                    return
+                shape.is_ripe = True
+                self.ripe.append(shape)
+        shape.queue.append(task)
+        if not (shape.is_served or shape.is_ripe):
             self._ask(shape, out)
-        else:
-            self._push(lease, task, now_s, out)
-            if len(lease.inflight) > 1:
+
+    def feed_ripe(self, now_s: float, out: list[Command]) -> None:
+        """Push what was queued although there was room, in equal parts; ask for workers for the rest."""
+        ripe, self.ripe = self.ripe, []
+        for shape in ripe:
+            shape.is_ripe = False
+            open_ = [lease for lease in shape.leases.values() if lease.state is LeaseState.OPEN]
+            open_.sort(key=lambda lease: len(lease.inflight))
+            for index, lease in enumerate(open_):
+                share = -(-len(shape.queue) // (len(open_) - index))
+                self._push_queued(lease, min(shape.depth, len(lease.inflight) + share), now_s, out)
+            if shape.queue and not shape.is_served:
                 self._ask(shape, out)
 
     def _lease_with_room(self, shape: ShapeQueue, depth: int) -> Lease | None:
@@ -153,23 +186,43 @@ class LeasePool:
         return best
 
     def _push(self, lease: Lease, task: Task, now_s: float, out: list[Command]) -> None:
-        task.step(TaskEvent.PUSHED)
+        task.pushed()
         if not lease.inflight:
             lease.head_since_s = now_s
         lease.inflight.append(task)
-        out.append(Push(lease, task))
+        out.append(Push(lease, [task]))
+
+    def _push_queued(self, lease: Lease, depth: int, now_s: float, out: list[Command]) -> None:
+        """Push from the queue until so many are in flight."""
+        queue, inflight = self.shapes[lease.shape].queue, lease.inflight
+        tasks: list[Task] = []
+        while queue and len(inflight) < depth:
+            task = queue[0]
+            if inflight and (task.alone or inflight[-1].alone):
+                break
+            queue.popleft()
+            task.pushed()
+            inflight.append(task)
+            tasks.append(task)
+        if tasks:
+            if len(tasks) == len(inflight):
+                lease.head_since_s = now_s
+            out.append(Push(lease, tasks))
 
     def _ask(self, shape: ShapeQueue, out: list[Command]) -> None:
         """Ask for as many workers as could be of use and as the cluster may have."""
         waiting = len(shape.queue)
+        shape.is_served = False
         if not waiting:
             return
         running = sum(1 for lease in shape.leases.values() if lease.state is LeaseState.OPEN)
         room = max(1, self._parallelism(shape.shape)) - running - len(shape.requests)
-        for _ in range(min(room, waiting - len(shape.requests))):
+        asking = min(room, waiting - len(shape.requests))
+        for _ in range(asking):
             lease = Lease(self._new_lease_id(), shape.shape)
             shape.requests[lease.lease_id] = self.by_id[lease.lease_id] = lease
             out.append(RequestLease(lease, waiting))
+        shape.is_served = room <= max(0, asking)
         if room > 0:
             self._return_idle_of_others(shape, out)
 
@@ -201,11 +254,8 @@ class LeasePool:
         """Push what the lease has room for; give it back if it is leaving and empty."""
         shape = self.shapes[lease.shape]
         if lease.state is LeaseState.OPEN:
-            depth, queue = shape.depth, shape.queue
-            while queue and len(lease.inflight) < depth:
-                if lease.inflight and (queue[0].alone or lease.inflight[-1].alone):
-                    break
-                self._push(lease, queue.popleft(), now_s, out)
+            if shape.queue:
+                self._push_queued(lease, shape.depth, now_s, out)
             if not lease.inflight:
                 lease.idle_since_s = now_s
                 self._relieve(shape, now_s, out)
@@ -236,15 +286,7 @@ class LeasePool:
         else:
             return False
         lease.head_since_s = now_s
-        shape = self.shapes[lease.shape]
-        # Slower counts at once, faster only gradually: a queue behind a slow task costs more than
-        # a pipeline that is shallow for a moment.
-        known = shape.execution_us
-        shape.execution_us = (
-            execution_us
-            if known < 0
-            else known + (execution_us - known) * (0.5 if execution_us > known else 0.2)
-        )
+        self.shapes[lease.shape].measured(execution_us)
         return True
 
     def handed_back(self, lease: Lease, tasks: list[Task], now_s: float, out: list[Command]) -> None:
@@ -298,6 +340,11 @@ class LeasePool:
         # While it was open it stood for a request; without one, the queue would wait for ever.
         self._ask(self.shapes[lease.shape], out)
 
+    def closing(self, lease: Lease) -> None:
+        """Its worker is dying: push nothing more to it."""
+        lease.state = LeaseState.CLOSING
+        self.shapes[lease.shape].is_served = False
+
     def lost(self, lease: Lease) -> list[Task]:
         """Its worker is gone. Returns the tasks it had, the one that ran first; all still PUSHED."""
         self._forget(lease)
@@ -340,5 +387,6 @@ class LeasePool:
     def _forget(self, lease: Lease) -> None:
         self.by_id.pop(lease.lease_id, None)
         shape = self.shapes[lease.shape]
+        shape.is_served = False
         shape.leases.pop(lease.lease_id, None)
         shape.requests.pop(lease.lease_id, None)

@@ -1,7 +1,7 @@
 """What a process knows of the objects that it owns or borrows, and when each may go.
 
 Called by:  runtime.owner, under its lock.
-Imports:    nbray.model, nbray.wire.messages (Descriptor as a plain value).
+Imports:    msgspec, nbray.wire.messages (Descriptor as a plain value).
 Never:      sends, waits, deserializes, reads a clock.
 
 An entry lives while anything holds it: handles (``ObjectRef`` instances), arguments (unfinished
@@ -15,30 +15,29 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from nbray.wire.messages import Descriptor
 
 
-class Entry:
-    """One object. ``value`` is None until it is ready; ``failed`` says that it holds an error."""
+class Entry(msgspec.Struct, eq=False, gc=False):
+    """One object. ``value`` is None until it is ready; ``failed`` says that it holds an error.
 
-    __slots__ = (
-        "arguments", "asked", "dependents", "escaped", "failed", "handles", "object_id", "owner",
-        "pinned", "value", "views", "waiters",
-    )  # fmt: skip
+    A struct without garbage collection, like ``core.tasks.Task`` and for the same reasons.
+    """
 
-    def __init__(self, object_id: bytes, owner: bytes | None) -> None:
-        self.object_id = object_id
-        self.owner = owner  # None: this process owns it
-        self.value: bytes | Descriptor | None = None
-        self.failed = False
-        self.handles = 0
-        self.arguments = 0
-        self.views = 0
-        self.escaped = False
-        self.asked = False  # borrowed: the daemon was asked for it
-        self.pinned = False  # borrowed: the daemon keeps it in place for this process
-        self.waiters: list[Any] | None = None  # the host's waiters, told once when it becomes ready
-        self.dependents: list[Any] | None = None  # tasks that take it as an argument
+    object_id: bytes
+    owner: bytes | None  # None: this process owns it
+    handles: int = 0
+    arguments: int = 0
+    views: int = 0
+    value: bytes | Descriptor | None = None
+    failed: bool = False
+    escaped: bool = False
+    asked: bool = False  # borrowed: the daemon was asked for it
+    pinned: bool = False  # borrowed: the daemon keeps it in place for this process
+    waiters: list[Any] | None = None  # the host's waiters, told once when it becomes ready
+    dependents: list[Any] | None = None  # tasks that take it as an argument
 
     @property
     def held(self) -> bool:
@@ -56,9 +55,7 @@ class ReferenceTable:
 
     def own(self, object_id: bytes) -> Entry:
         """A new object of this process, held by the one handle that the caller makes."""
-        entry = Entry(object_id, None)
-        entry.handles = 1
-        self.entries[object_id] = entry
+        entry = self.entries[object_id] = Entry(object_id, None, 1)
         return entry
 
     def borrow(self, object_id: bytes, owner: bytes) -> Entry:
@@ -125,16 +122,15 @@ class ReferenceTable:
         entry.escaped = True
         return True
 
-    def ready(self, object_id: bytes, value: bytes | Descriptor, failed: bool) -> Entry | None:
-        """The value arrived; final: a later one for the same object is ignored. None if unwanted."""
-        entry = self.entries.get(object_id)
-        if entry is None or entry.value is not None:
-            return None
+    def ready(self, entry: Entry, value: bytes | Descriptor, failed: bool) -> bool:
+        """The value arrived; final: a later one is ignored. False if nobody wants it (any more)."""
+        if entry.value is not None or not (entry.handles or entry.held):
+            return False
         entry.value = value
         entry.failed = failed
-        return entry
+        return True
 
     def _settle(self, entry: Entry, freed: list[Entry]) -> None:
-        if not entry.held:
+        if not (entry.handles or entry.held):  # the first alone is the answer, as a rule
             del self.entries[entry.object_id]
             freed.append(entry)

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from nbray.events.schema import CELL, DETAIL, ID, KIND, KINDS, NAME, STATE, STATES, TASK, Row, is_row
+from nbray.events.schema import CELL, DETAIL, ID, KIND, KINDS, NAME, RAN_US, STATE, STATES, TASK, Row, is_row
 
 #: Rows that are remembered per kind.
 ROWS_PER_KIND = 10_000
@@ -54,7 +54,15 @@ class EventLog:
             kept = row if _is_small(row) else _cut(row)
             self._recent[kept[KIND]].append([*kept, process_id])
             if kept[KIND] == TASK:
-                self._count_task(process_id, kept[ID], kept[STATE], kept[NAME])
+                self._count_task(process_id, kept)
+
+    def add_folded(self, folded: Iterable[tuple[str, str, int]]) -> None:
+        """Take in counts, as (name, state, number), of tasks that have no rows: see ``events.folding``."""
+        for full_name, state, number in folded:
+            name = full_name[:_TEXT_MAX_CHARS]
+            counts = self._tasks_by_name.get(name) or self._counts_of_new(name)
+            if state in counts:
+                counts[state] += max(0, number)
 
     def forget(self, process_id: bytes) -> None:
         """A process ended: what it was running runs no more. Its history stays."""
@@ -80,17 +88,20 @@ class EventLog:
         """The same sums for each function; here ``running`` counts how often one was started."""
         return {name: dict(counts) for name, counts in self._tasks_by_name.items()}
 
-    def _count_task(self, process_id: bytes, task_id: bytes, state: str, name: str) -> None:
-        counts = self._tasks_by_name.get(name) or self._counts_of_new(name)
+    def _count_task(self, process_id: bytes, row: Row) -> None:
+        state = row[STATE]
+        counts = self._tasks_by_name.get(row[NAME]) or self._counts_of_new(row[NAME])
         if state not in counts:
             return
         counts[state] += 1
         if state == "running":
             running = self._running.setdefault(process_id, set())
             if len(running) < _RUNNING_MAX:
-                running.add(task_id)
+                running.add(row[ID])
+        elif row[DETAIL] and RAN_US in row[DETAIL]:
+            counts["running"] += 1
         elif state in _RUN_IS_OVER and process_id in self._running:
-            self._running[process_id].discard(task_id)
+            self._running[process_id].discard(row[ID])
 
     def _counts_of_new(self, name: str) -> dict[str, int]:
         if len(self._tasks_by_name) >= NAMES_MAX:
@@ -100,11 +111,16 @@ class EventLog:
 
 def _is_small(row: Row) -> bool:
     return (
-        row[DETAIL] is None
+        (row[DETAIL] is None or _is_only_a_duration(row[DETAIL]))
         and len(row[NAME]) <= _TEXT_MAX_CHARS
         and len(row[CELL]) <= _TEXT_MAX_CHARS
         and len(row[STATE]) <= _TEXT_MAX_CHARS
     )
+
+
+def _is_only_a_duration(detail: dict[Any, Any]) -> bool:
+    """What most rows of tasks carry; looked at before it is kept, like everything that peers send."""
+    return len(detail) == 1 and type(detail.get(RAN_US)) is int
 
 
 def _cut(row: Row) -> list[Any]:

@@ -15,8 +15,9 @@ A row is ``(t_us, kind, id, state, name, cell, detail)``::
     detail  dict, None  a few facts more, strings and numbers only
 
 Who records what: the owner of a task records ``submitted`` and ``retried``, and ``failed`` if it never
-ran to an end; the process that runs it records ``running``, then ``finished`` or ``failed``. Workers,
-objects and nodes are recorded by the node daemon. Batches of two processes may arrive in either order.
+ran to an end; the process that runs it records ``running``, then ``finished`` or ``failed``, or of a task
+that is over in a moment only the latter, with ``ran_us`` in its detail. Workers, objects and nodes are
+recorded by the node daemon. Batches of two processes may arrive in either order.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ T_US, KIND, ID, STATE, NAME, CELL, DETAIL = range(7)
 ROW_FIELDS = 7
 #: One field more in the rows that ``events.log`` hands out: the ID of the process that recorded it.
 PROCESS = 7
+
+#: In the detail of a task's last row: how long it ran, and that it has no row ``running``.
+RAN_US = "ran_us"
 
 TASK = "task"
 WORKER = "worker"

@@ -44,6 +44,7 @@ class EventFeed:
     def received(self, process_id: bytes, batch: EventBatch) -> None:
         """A driver or worker sent its rows."""
         self.log.add(process_id, batch.rows, batch.dropped)
+        self.log.add_folded(batch.folded)
         self._publish(batch)
 
     def record(
@@ -70,4 +71,4 @@ class EventFeed:
         self._planned = False
         rows, dropped = self._ring.take(_KEPT)
         if rows or dropped:
-            self.received(self._node_id, EventBatch(self._node_id, dropped, [list(row) for row in rows]))
+            self.received(self._node_id, EventBatch(self._node_id, dropped, [], [list(row) for row in rows]))

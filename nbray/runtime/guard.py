@@ -59,10 +59,11 @@ class InterruptGuard:
         self._depth = 0
         self._main = threading.main_thread().ident
         self._handler: DeferringHandler | None = None
+        self._seen: object = None  # the handler that was there when this was looked at last
 
     def __enter__(self) -> None:
         if _get_ident() == self._main:
-            if _getsignal(_SIGINT) is not self._handler:
+            if _getsignal(_SIGINT) is not self._seen:
                 self._install()
             # Last: from here on the handler defers. An interrupt before it raises, with nothing held.
             self._depth += 1
@@ -95,9 +96,14 @@ class InterruptGuard:
         current = _getsignal(_SIGINT)
         if isinstance(current, DeferringHandler) and current.guard is self:
             self._handler = current
-        elif callable(current) and not self._depth:  # ignored or default action: theirs to decide
-            self._handler = DeferringHandler(self, current)
-            _signal.signal(_SIGINT, self._handler)
+        elif not callable(current):  # ignored or default action: theirs to decide
+            pass
+        elif self._depth:  # put in place inside the guard: left alone until it is entered anew
+            return
+        else:
+            self._handler = current = DeferringHandler(self, current)
+            _signal.signal(_SIGINT, current)
+        self._seen = current
 
     def abandon(self) -> None:
         """In a forked child: interrupts are its own affair, whatever the parent was in the middle of."""

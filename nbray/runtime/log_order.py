@@ -13,7 +13,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from nbray.runtime.loop import Loop, Waiter
+from nbray.runtime.loop import Loop
+from nbray.runtime.waiting import Waiter
 from nbray.wire.messages import LogLines
 
 _WAIT_S = 0.05

@@ -27,13 +27,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from nbray.model.errors import ProtocolError
 from nbray.runtime.guard import InterruptGuard
+from nbray.runtime.waiting import SPIN_S, Spinning, Waiter
 from nbray.transport.channel import Channel
 from nbray.wire.messages import Message
 
 _monotonic = time.monotonic
+_sched_yield = os.sched_yield
 logger = logging.getLogger("nbray")
 
 #: Bytes lie unread, or wait to be sent, for at most about this long while nobody waits.
@@ -45,32 +48,8 @@ _BUSY_MAX_S = 0.05
 _LEAVE_S = 1.0
 #: Outgoing bytes above this leave at once.
 _FLUSH_BYTES = 64 * 1024
-
-
-class Waiter:
-    """Something that a thread waits for. ``remaining`` is the host's count."""
-
-    __slots__ = ("_lock", "done", "parked", "remaining", "stop_on_failure")
-
-    def __init__(self, remaining: int = 1, stop_on_failure: bool = False) -> None:
-        self.remaining = remaining
-        self.stop_on_failure = stop_on_failure
-        self.done = False
-        self.parked = False
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def complete(self) -> None:
-        self.done = True
-        self.unpark()
-
-    def unpark(self) -> None:
-        self.parked = False
-        with contextlib.suppress(RuntimeError):  # it was not asleep, or was woken twice
-            self._lock.release()
-
-    def sleep(self, timeout_s: float | None) -> None:
-        self._lock.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s))
+#: Events of one poll; more would cost a larger allocation each time.
+_EVENTS_MAX = 32
 
 
 class Loop:
@@ -100,7 +79,9 @@ class Loop:
         self._wake_fd = _eventfd()
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._dirty: list[Channel] = []
+        self._is_due = False  # somebody waits for ``before_poll``, or for what is dirty to leave
         self._deadline_s: float | None = None
+        self._spinning = Spinning()
         self._lead = threading.Lock()
         self._followers: deque[Waiter] = deque()
         self._main_waiter: Waiter | None = None
@@ -147,15 +128,31 @@ class Loop:
 
     def send(self, channel: Channel, frame: bytes, *, now: bool) -> None:
         """Queue a frame; ``now`` sends all that waits on this channel, else it leaves soon."""
-        channel.outgoing += frame
+        channel.append(frame)
         if now or len(channel.outgoing) > _FLUSH_BYTES:
             self._flush(channel)
         elif not channel.dirty:
-            channel.dirty = True
-            self._dirty.append(channel)
-            if self._io_asleep:
-                self._io_asleep = False
-                self.wake()
+            self._make_dirty(channel)
+
+    def send_rows(self, channel: Channel, rows: list[Any], *, now: bool) -> None:
+        """Queue rows of the message that ``channel.batch`` makes, likewise."""
+        channel.rows += rows
+        if now:
+            self._flush(channel)
+        elif not channel.dirty:
+            self._make_dirty(channel)
+
+    def _make_dirty(self, channel: Channel) -> None:
+        channel.dirty = True
+        self._dirty.append(channel)
+        self.soon()
+
+    def soon(self) -> None:
+        """Have ``before_poll`` called, and what waits sent, within about a millisecond. Lock held."""
+        self._is_due = True
+        if self._io_asleep:
+            self._io_asleep = False
+            self.wake()
 
     def _flush(self, channel: Channel) -> None:
         if channel.wants_write or channel.closed:
@@ -164,7 +161,13 @@ class Loop:
             channel.wants_write = True
             self._epoll.modify(channel.fd, select.EPOLLIN | select.EPOLLOUT)
 
-    def flush_dirty(self) -> None:
+    def flush(self) -> None:
+        """Do what is due before a poll, and send what waits."""
+        self._is_due = False
+        self._before_poll()
+        self._flush_dirty()
+
+    def _flush_dirty(self) -> None:
         if self._dirty:
             dirty, self._dirty = self._dirty, []
             for channel in dirty:
@@ -227,7 +230,7 @@ class Loop:
         if not self.closing and self._lead.acquire(blocking=False):
             try:
                 self._prepare(None)
-                self._serve(self._epoll.poll(0))
+                self._serve(self._epoll.poll(0, _EVENTS_MAX))
             finally:
                 self._reads += 1
                 self._resign()
@@ -240,9 +243,21 @@ class Loop:
             if waiter.done:  # before_poll may have finished it
                 return
             if timeout is not None and timeout <= 0 and deadline_s is not None and _monotonic() >= deadline_s:
-                self._serve(self._epoll.poll(0))
+                self._serve(self._epoll.poll(0, _EVENTS_MAX))
                 return
-            self._serve(self._epoll.poll(timeout))
+            events = self._look() if waiter.spins and self._spinning.is_worth_it() else None
+            self._serve(events or self._epoll.poll(timeout, _EVENTS_MAX))
+
+    def _look(self) -> list[tuple[int, int]]:
+        """Poll without sleeping, for a moment; others who want the core get it in between."""
+        poll = self._epoll.poll
+        until_s = _monotonic() + SPIN_S
+        events = poll(0, _EVENTS_MAX)
+        while not events and _monotonic() < until_s:
+            _sched_yield()
+            events = poll(0, _EVENTS_MAX)
+        self._spinning.ended(bool(events))
+        return events
 
     def _prepare(self, deadline_s: float | None) -> float | None:
         """Do what is due; return how long the poll may last, in seconds."""
@@ -253,15 +268,18 @@ class Loop:
             except Exception:
                 # A bug of ours: neither the I/O thread nor the user's get() should end by it.
                 logger.exception("housekeeping failed")
-            self.flush_dirty()
+            self._flush_dirty()
             due = self._deadline_s
         if self.later:
             self.run_later()
+        if due is None and deadline_s is None:
+            return None
         if deadline_s is not None and (due is None or deadline_s < due):
             due = deadline_s
         return None if due is None else max(0.0, due - _monotonic())
 
     def _do_what_is_due(self) -> None:
+        self._is_due = False
         self._before_poll()
         if self._deadline_s is not None:
             now_s = _monotonic()
@@ -273,7 +291,8 @@ class Loop:
         with self.lock:
             if waiter.done:
                 return
-            waiter.parked = True
+            self.flush()  # who leads may sleep in its poll
+            waiter.park()
             self._followers.append(waiter)
         if is_main:
             self._main_waiter = waiter
@@ -310,7 +329,7 @@ class Loop:
         """Whether the I/O thread sleeps through what is due: another one took its wake-up. Lock held."""
         if not self._io_asleep:
             return False
-        if self._wake_taken or self._dirty:
+        if self._wake_taken or self._is_due:
             return True
         due_s = self._deadline_s
         return due_s is not None and (self._io_until_s is None or due_s < self._io_until_s)
@@ -398,10 +417,10 @@ class Loop:
         while not self.closing:
             seen = self._reads
             with self.lock:
-                timeout = _STAND_BACK_S if self._dirty else self._time_left()
+                timeout = _STAND_BACK_S if self._is_due else self._time_left()
                 self._io_until_s = self._deadline_s
                 self._io_asleep = timeout is None or timeout > _STAND_BACK_S
-            events = self._epoll.poll(timeout)
+            events = self._epoll.poll(timeout, _EVENTS_MAX)
             self._io_asleep = False
             if self.closing:
                 return
@@ -427,7 +446,7 @@ class Loop:
         """Read until nothing is left; the leader's role is ours."""
         while not self.closing:
             self._prepare(None)
-            events = self._epoll.poll(0)
+            events = self._epoll.poll(0, _EVENTS_MAX)
             if not events:
                 return
             self._serve(events)

@@ -12,17 +12,18 @@ from __future__ import annotations
 import gc
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from nbray.core.references import Entry, ReferenceTable
 from nbray.core.tasks import Task
 from nbray.model.errors import NbrayError, ObjectStoreFullError, OwnerDiedError, UnreconstructableError
-from nbray.runtime.loop import Loop, Waiter
-from nbray.runtime.refs import Home, ObjectRef
+from nbray.runtime.loop import Loop
+from nbray.runtime.refs import Home, ObjectRef, make_ref
 from nbray.runtime.serialization import Serialized, deserialize, value_kind
 from nbray.runtime.task_errors import deserialize_error, serialize_system_error
+from nbray.runtime.waiting import AllOf, Waiter
 from nbray.store.mapping import Mapping
 from nbray.wire.messages import (
     AbortObject,
@@ -71,8 +72,9 @@ class Objects:
         argument_ready: Callable[[Task], None],
     ) -> None:
         self.table = ReferenceTable()
-        self.home = Home(self.table.entries, loop.wake)
+        self.home = Home(process_id, loop.wake)
         self.mapping: Mapping | None = None
+        self.watchers: list[AllOf] = []  # who waits for many, and ends with the first error
         self._loop = loop
         self._process_id = process_id
         self._tell_daemon = tell_daemon
@@ -86,16 +88,16 @@ class Objects:
 
     def own(self, object_id: bytes) -> ObjectRef:
         """A new object of this process and its first handle. Lock held."""
-        self.table.own(object_id)
-        return ObjectRef(object_id, self._process_id, self.home)
+        return make_ref(self.table.own(object_id), self.home)
 
     def adopt(self, object_id: bytes, owner: bytes) -> ObjectRef:
         """Another handle, on an own object or on somebody else's. Lock held."""
-        if owner == self._process_id and object_id in self.table.entries:
-            self.table.add_handle(object_id)
+        entry = self.table.entries.get(object_id)
+        if entry is not None and owner == self._process_id:
+            entry.handles += 1
         else:
-            self.table.borrow(object_id, owner)
-        return ObjectRef(object_id, owner, self.home)
+            entry = self.table.borrow(object_id, owner)
+        return make_ref(entry, self.home)
 
     def escape(self, object_id: bytes) -> bool:
         """The reference was pickled into something. Lock held. True the first time, for own ones.
@@ -116,14 +118,15 @@ class Objects:
         if not dropped and not closed:
             return
         freed: list[Entry] = []
+        drop, take = self.table.drop_handle, dropped.popleft
         while dropped:
-            self.table.drop_handle(dropped.popleft(), freed)
+            drop(take(), freed)
         while closed:
             self.table.close_view(closed.popleft(), freed)
         if freed:
             self.release(freed)
 
-    def release_arguments(self, object_ids: list[bytes]) -> None:
+    def release_arguments(self, object_ids: Sequence[bytes]) -> None:
         """A task that held these is over. Lock held."""
         freed: list[Entry] = []
         for object_id in object_ids:
@@ -146,10 +149,14 @@ class Objects:
 
     def release(self, freed: list[Entry]) -> None:
         """Nothing here holds these entries any more. Lock held."""
-        own = [e.object_id for e in freed if e.owner is None and type(e.value) is Descriptor]
+        own, pinned = [], []
+        for entry in freed:
+            if type(entry.value) is Descriptor and entry.owner is None:
+                own.append(entry.object_id)
+            if entry.pinned:
+                pinned.append(entry.object_id)
         if own:
             self._tell_daemon(FreeObjects(own))
-        pinned = [e.object_id for e in freed if e.pinned]
         if pinned:
             self._tell_daemon(UnpinObjects(pinned))
 
@@ -157,17 +164,27 @@ class Objects:
 
     def deliver(self, object_id: bytes, value: bytes | Descriptor, failed: bool) -> None:
         """A value is there: tell who waits. Lock held."""
-        entry = self.table.ready(object_id, value, failed)
-        if entry is None:
-            if type(value) is Descriptor and object_id not in self.table.entries:
-                self._tell_daemon(FreeObjects([object_id]))
+        entry = self.table.entries.get(object_id)
+        if entry is not None:
+            self.deliver_to(entry, value, failed)
+        elif type(value) is Descriptor:
+            self._tell_daemon(FreeObjects([object_id]))
+
+    def deliver_to(self, entry: Entry, value: bytes | Descriptor, failed: bool) -> None:
+        """Likewise, for a record that is at hand. A value is final: a later one is ignored. Lock held."""
+        if not self.table.ready(entry, value, failed):
+            if type(value) is Descriptor and not entry.held:
+                self._tell_daemon(FreeObjects([entry.object_id]))
             return
         if entry.waiters:
             waiters, entry.waiters = entry.waiters, None
             for waiter in waiters:
                 waiter.remaining -= 1
-                if waiter.remaining <= 0 or (failed and waiter.stop_on_failure):
+                if waiter.remaining <= 0:
                     waiter.complete()
+        if failed and self.watchers:
+            for watcher in self.watchers:
+                watcher.failed(entry)
         if entry.dependents:
             dependents, entry.dependents = entry.dependents, None
             for task in dependents:

@@ -126,18 +126,6 @@ def _is_importable(definition: Any) -> bool:
     return module is not None and vars(module).get(definition.__qualname__) is definition
 
 
-# --- functions -------------------------------------------------------------------------------------------
-
-
-def _reduce_code(code: types.CodeType) -> Any:
-    """As cloudpickle does, but the file's name stays: without it a traceback shows no line of the source.
-
-    From 3.1.3 on cloudpickle puts its own word there, for the sake of equal pickles of equal cells.
-    """
-    make, args = _cloud._code_reduce(code)
-    return make, tuple(code.co_filename if part == _NO_FILE else part for part in args)
-
-
 # --- classes ---------------------------------------------------------------------------------------------
 
 
@@ -164,6 +152,17 @@ def _set_class_state(cls: type, state: Any) -> None:
     if cls in _received:
         _cloud._class_setstate(cls, state)
 
+
+# --- code ------------------------------------------------------------------------------------------------
+
+
+def _reduce_code(code: types.CodeType) -> Any:
+    """As cloudpickle does it, but with the file: some versions drop it, and tracebacks show no lines then."""
+    make, args = _cloud._code_reduce(code)
+    return make, tuple(code.co_filename if arg == _NO_FILE else arg for arg in args)
+
+
+_NO_FILE = "<dynamic-code>"
 
 # --- buffers ----------------------------------------------------------------------------------------------
 
@@ -209,8 +208,8 @@ def _make_memoryview(buffer: Any, layout: str, shape: tuple[int, ...]) -> memory
 
 _DEFAULT_REDUCERS: dict[type, Callable[[Any], Any]] = {
     **_cloud.Pickler._dispatch_table,
-    types.CodeType: _reduce_code,
     memoryview: _reduce_memoryview,
+    types.CodeType: _reduce_code,
 }
 _REDUCERS = dict(_DEFAULT_REDUCERS)
 

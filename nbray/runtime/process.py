@@ -9,35 +9,41 @@ from __future__ import annotations
 
 import copy
 import logging
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from nbray.core.references import Entry
-from nbray.core.tasks import Task
+from nbray.core.tasks import Task, TaskSpec
 from nbray.model import ids
 from nbray.model.errors import (
     ForkedProcessError,
     NbrayError,
     RayConnectionError,
     RayletError,
-    RayTimeoutError,
     StaleSessionError,
 )
 from nbray.model.limits import INLINE_MAX_BYTES
 from nbray.model.resources import Shape
 from nbray.runtime import custom_serializers
-from nbray.runtime.context import TaskContext
+from nbray.runtime.arguments import mark_references
+from nbray.runtime.context import Place, TaskContext
 from nbray.runtime.functions import Definition
+from nbray.runtime.gets import Gets
 from nbray.runtime.log_order import LogOrder
-from nbray.runtime.loop import Loop, Waiter
+from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
 from nbray.runtime.questions import Questions
 from nbray.runtime.recorder import Recorder
-from nbray.runtime.refs import ObjectRef
-from nbray.runtime.serialization import Serialized, serialize, serialize_args, set_reference_hooks
+from nbray.runtime.refs import ObjectRef, make_ref
+from nbray.runtime.serialization import (
+    Serialized,
+    pack_scalars,
+    serialize,
+    serialize_args,
+    set_reference_hooks,
+)
 from nbray.runtime.submitter import Submitter
 from nbray.store.mapping import Mapping
 from nbray.transport.channel import Channel
@@ -67,18 +73,7 @@ _monotonic = time.monotonic
 logger = logging.getLogger("nbray")
 #: A thread that submits in a loop reads answers itself every so many tasks.
 _GLANCE_EVERY = 32
-
-
-class Argument:
-    """Stands in the pickled arguments for a top-level reference; ``index`` counts dependencies."""
-
-    __slots__ = ("index",)
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Argument, (self.index,)
+_FIRST = ids.result_id(b"", 0)
 
 
 class Process:
@@ -110,23 +105,25 @@ class Process:
         self.context = context
         self.address = OwnerAddress(welcome.node_id, welcome.node_incarnation, process_id, endpoint)
         self.loop = Loop(self._before_poll, self._after_batch, self._housekeeping)
-        self.recorder = Recorder(process_id, self.tell_daemon, self.loop.arm)
+        self.recorder = Recorder(process_id, self.loop.lock, self.tell_daemon, self.loop.arm)
         self.logs = LogOrder(self.loop, on_log)
         self.questions = Questions(self.loop, self.tell_daemon)
         self.failure: NbrayError | None = None
         self.submitter = Submitter(
-            self.loop, self.address, job_id, self.tell_daemon, self.logs.due, self._record_task
+            self.loop, self.address, job_id, self.tell_daemon, self.logs.due, self.recorder.task
         )
         self.objects = Objects(self.loop, process_id, self.tell_daemon, self.submitter.argument_ready)
         self.objects.mapping = mapping
         self.submitter.objects = self.objects
         self.submitter.node_cpus = welcome.resources.get("CPU", 0)
-        self.on_blocking: Callable[[bool], None] | None = None  # set by workers: a task (un)blocks
+        self.gets = Gets(
+            self.loop, self.objects, self.logs, self._check, lambda: self.failure is not None, self._why
+        )
+        self.get, self.get_one, self.wait = self.gets.get, self.gets.get_one, self.gets.wait
         self._daemon: Channel | None = None
-        self._submitted = 0
+        self._specs = 0
         self._on_warning = on_warning
         self._on_lost = on_lost
-        self._main = threading.main_thread().ident
 
     # --- life --------------------------------------------------------------------------------------
 
@@ -191,6 +188,7 @@ class Process:
 
     def _before_poll(self) -> None:
         self.objects.drain()
+        self.submitter.before_poll()
 
     def _after_batch(self) -> None:
         self.submitter.after_batch()
@@ -202,9 +200,6 @@ class Process:
         if self.objects.has_promotions_to_retry:
             self.objects.retry_promotions()
         self.recorder.housekeeping(now_s)
-
-    def _record_task(self, task: Task, state: str) -> None:
-        self.recorder.task(task.task_id, state, task.name, task.cell)
 
     # --- references ------------------------------------------------------------------------------------
 
@@ -242,17 +237,23 @@ class Process:
                 self.tell_daemon(news)
         return key
 
-    def submit(
+    def task_spec(
         self,
+        place: Place,
         function_id: bytes,
         name: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
         *,
         num_returns: int,
         shape: Shape,
         max_retries: int,
-    ) -> list[ObjectRef]:
+    ) -> TaskSpec:
+        """What ``submit`` takes, for calls from this place."""
+        self._specs += 1
+        return TaskSpec(
+            self._specs, function_id, name, num_returns, shape, max_retries, place.depth, place.cell
+        )
+
+    def submit(self, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[ObjectRef]:
         """Start a task; returns at once with the references of its results.
 
         Raises:
@@ -261,9 +262,39 @@ class Process:
         """
         if self.failure is not None:
             raise self._lost()
-        dependencies: list[ObjectRef] = []
-        if ObjectRef in map(type, args) or (kwargs and ObjectRef in map(type, kwargs.values())):
-            args, kwargs = self._mark(args, kwargs, dependencies)
+        packed = pack_scalars(args, kwargs)
+        if packed is None:
+            return self._submit_any(spec, args, kwargs)
+        context = self.context
+        task_id = context.scope + next(context.numbers).to_bytes(4, "big")
+        with self.loop.guard:
+            with self.loop.lock:
+                refs = self._start(Task(task_id, spec, packed, (), (), not spec.max_retries))
+            if not (task_id[-1] % _GLANCE_EVERY):  # the last byte of a counter
+                self.loop.glance()
+        return refs
+
+    def _start(self, task: Task) -> list[ObjectRef]:
+        """Register the task and its results, and send it on its way. Lock held."""
+        own, task_id, home = self.objects.table.own, task.task_id, self.objects.home
+        count = task.spec.num_returns
+        if count == 1:
+            entry = own(task_id + _FIRST)
+            task.results = (entry,)
+            refs = [make_ref(entry, home)]
+        else:
+            task.results = [own(ids.result_id(task_id, index)) for index in range(count)]
+            refs = [make_ref(entry, home) for entry in task.results]
+        self.submitter.submit(task)
+        if self.loop.is_led():
+            self.loop.flush()
+        return refs
+
+    def _submit_any(self, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[ObjectRef]:
+        """The same for a task that takes references, or more than a few numbers and words."""
+        args, kwargs, dependencies = mark_references(args, kwargs)
+        for ref in dependencies:
+            self._check(ref)
         packed = serialize_args(args, kwargs)
         context = self.context
         with self.loop.guard:
@@ -279,51 +310,30 @@ class Process:
                     raise self._lost()
                 packed_args = descriptor
             task_id = ids.task_id(context.scope, context.next_number())
-            task = Task(
-                task_id, function_id, name, num_returns, shape, packed_args, list(holds), holds,
-                max_retries, context.depth, context.cell,
-            )  # fmt: skip
             with self.loop.lock:
                 if stored:
                     self._own_stored(stored, packed_args)
-                    holds.append(stored)
-                refs = [self.objects.own(ids.result_id(task_id, i)) for i in range(num_returns)]
-                self.submitter.submit(task)
+                kept = [*holds, stored] if stored else holds
+                task = Task(task_id, spec, packed_args, holds, kept, not spec.max_retries)
+                refs = self._start(task)
                 if stored:
                     self._drop(stored)
-                self.objects.drain()
-                if self.loop.is_led():
-                    self.loop.flush_dirty()
-            self._submitted += 1
-            if not self._submitted % _GLANCE_EVERY:
+            if not (task_id[-1] % _GLANCE_EVERY):
                 self.loop.glance()
         return refs
 
-    def _mark(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], found: list[ObjectRef]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Replace top-level references by markers; collect them in ``found``."""
-
-        def marked(value: Any) -> Any:
-            if type(value) is not ObjectRef:
-                return value
-            self._check(value)
-            found.append(value)
-            return Argument(len(found) - 1)
-
-        return tuple(marked(a) for a in args), {k: marked(v) for k, v in kwargs.items()}
-
-    def _own_stored(self, object_id: bytes, value: Value) -> None:
-        """Register a sealed object of ours, held by one handle. Lock held."""
-        self.objects.table.own(object_id)
-        self.objects.deliver(object_id, value, False)
+    def _own_stored(self, object_id: bytes, value: Value) -> Entry:
+        """Register a value of ours that is there, held by one handle. Lock held."""
+        entry = self.objects.table.own(object_id)
+        self.objects.table.ready(entry, value, False)
+        return entry
 
     def _drop(self, object_id: bytes) -> None:
         freed: list[Entry] = []
         self.objects.table.drop_handle(object_id, freed)
         self.objects.release(freed)
 
-    # --- put, get, wait ------------------------------------------------------------------------------
+    # --- put ------------------------------------------------------------------------------
 
     def put(self, value: Any) -> ObjectRef:
         """Store a value; see ``nbray.put``."""
@@ -341,82 +351,11 @@ class Process:
                 data = self.objects.store(object_id, self.process_id, packed)
             if data is not None:
                 with self.loop.lock:
-                    self._own_stored(object_id, data)
-                    ref = ObjectRef(object_id, self.process_id, self.objects.home)
+                    ref = make_ref(self._own_stored(object_id, data), self.objects.home)
                     self.objects.drain()
         if ref is None:
             raise self._lost()
         return ref
-
-    def get(self, refs: Sequence[ObjectRef], timeout_s: float | None) -> list[Any]:
-        """Values of all references, in order; see ``nbray.get``."""
-        for ref in refs:
-            self._check(ref)
-        entries = [self._entry(ref) for ref in refs]
-        pending = [entry for entry in entries if entry.value is None]
-        if pending and not any(entry.failed for entry in entries):
-            waiter = Waiter(len(pending), stop_on_failure=True)
-            self._wait(pending, waiter, timeout_s)
-            if self.failure is not None:
-                raise self._lost()
-        self.logs.settle()
-        failed = next((entry for entry in entries if entry.failed), None)
-        if failed is not None:
-            self.objects.load(failed)
-        late = next((entry for entry in entries if entry.value is None), None)
-        if late is not None:
-            raise RayTimeoutError(object_id=late.object_id, timeout_s=timeout_s or 0.0, why=self._why(late))
-        load = self.objects.load
-        return [load(entry) for entry in entries]
-
-    def wait(
-        self, refs: Sequence[ObjectRef], num_returns: int, timeout_s: float | None
-    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
-        """Split references into ready ones (at most ``num_returns``) and the rest."""
-        for ref in refs:
-            self._check(ref)
-        entries = [self._entry(ref) for ref in refs]
-        pending = [entry for entry in entries if entry.value is None]
-        missing = num_returns - (len(entries) - len(pending))
-        if missing > 0:
-            self._wait(pending, Waiter(missing), timeout_s)
-            if self.failure is not None:
-                raise self._lost()
-        self.logs.settle()
-        ready: list[ObjectRef] = []
-        rest: list[ObjectRef] = []
-        for ref, entry in zip(refs, entries, strict=True):
-            done = entry.value is not None and len(ready) < num_returns
-            (ready if done else rest).append(ref)
-        return ready, rest
-
-    def _entry(self, ref: ObjectRef) -> Entry:
-        return self.objects.table.entries[ref._id]
-
-    def _wait(self, pending: list[Entry], waiter: Waiter, timeout_s: float | None) -> None:
-        """Wait until ``waiter`` is done; Ctrl-C is raised on the way out."""
-        deadline_s = None if timeout_s is None else _monotonic() + timeout_s
-        on_blocking = self.on_blocking
-        with self.loop.guard:
-            with self.loop.lock:
-                still = [entry for entry in pending if entry.value is None]
-                waiter.remaining -= len(pending) - len(still)
-                if waiter.remaining <= 0 or (waiter.stop_on_failure and any(e.failed for e in pending)):
-                    return
-                self.objects.await_entries(still, waiter)
-                self.loop.flush_dirty()
-            is_task = on_blocking is not None and timeout_s != 0 and threading.get_ident() == self._main
-            if is_task and on_blocking is not None:
-                on_blocking(True)
-            try:
-                while not self.loop.wait(waiter, deadline_s) and self.loop.guard.deliver():
-                    pass  # a handler of the user's own that returns lets the wait go on
-            finally:
-                if is_task and on_blocking is not None:
-                    on_blocking(False)
-                if not waiter.done:
-                    with self.loop.lock:
-                        self.objects.forget_waiter(still, waiter)
 
     def _why(self, entry: Entry) -> str:
         """What an object that is not ready waits for, for the text of a timeout."""

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 
 from nbray.model.errors import RayTimeoutError
-from nbray.runtime.loop import Loop, Waiter
+from nbray.runtime.loop import Loop
+from nbray.runtime.waiting import Waiter
 from nbray.wire.messages import Message, ObjectsPinned, Status
 
 _DEADLINE_S = 10.0

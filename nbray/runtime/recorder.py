@@ -1,52 +1,100 @@
 """Events on their way to the daemon: appended now, shipped a few times a second.
 
-Called by:  runtime.process, worker.executor.
+Called by:  runtime.process, runtime.submitter, worker.executor.
 Imports:    nbray.events, wire.
 Never:      blocks work: a full ring loses its oldest events and counts them.
+
+A task that runs here and is over before the next batch leaves is one row, not two: its last one, which
+says how long it ran. Short tasks are the many, and each row costs every process on its way a microsecond.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
+from nbray.events.folding import fold
 from nbray.events.ring import EventRing
-from nbray.events.schema import TASK
+from nbray.events.schema import CELL, ID, NAME, RAN_US, T_US, TASK, Row
 from nbray.wire.messages import EventBatch, Message
 
 PERIOD_S = 0.25
-_PER_BATCH = 5_000
+_PER_BATCH = 1_000
 _KEPT = 50_000
 
 _time_ns = time.time_ns
 _monotonic = time.monotonic
 
 
+class Named(Protocol):
+    """What people call a task."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def cell(self) -> str: ...
+
+
 class Recorder:
-    """What this process notes about its tasks. All methods: lock held.
+    """What this process notes about its tasks.
 
     Args:
+        lock: the loop's.
         tell_daemon: sends a message.
         arm: has ``housekeeping`` called at a time.
     """
 
     def __init__(
-        self, process_id: bytes, tell_daemon: Callable[[Message], None], arm: Callable[[float], None]
+        self,
+        process_id: bytes,
+        lock: threading.Lock,
+        tell_daemon: Callable[[Message], None],
+        arm: Callable[[float], None],
     ) -> None:
         self._process_id = process_id
+        self._lock = lock
         self._tell_daemon = tell_daemon
         self._arm = arm
         self._ring = EventRing(_KEPT)
+        self._append = self._ring.append
         self._due_s: float | None = None
+        self._begun: list[Row] = []  # what runs and was not reported yet; popped by one thread or another
+        self._reported: Row = ()
 
-    def task(self, task_id: bytes, state: str, name: str, cell: str) -> None:
-        """A task changed its state."""
-        self._ring.append((_time_ns() // 1000, TASK, task_id, state, name, cell, None))
+    def task(self, task_id: bytes, state: str, named: Named) -> None:
+        """A task of ours changed its state. Lock held."""
+        self._append((_time_ns() // 1000, TASK, task_id, state, named.name, named.cell, None))
         if self._due_s is None:
-            self._due_s = _monotonic() + PERIOD_S
-            self._arm(self._due_s)
+            self._plan()
+
+    def begin(self, task_id: bytes, named: Named) -> None:
+        """A task starts to run here, in the one thread that runs tasks."""
+        self._begun.append((_time_ns() // 1000, TASK, task_id, "running", named.name, named.cell, None))
+        if self._due_s is None:
+            with self._lock:
+                self._plan()
+
+    def end(self, state: str) -> None:
+        """The task that began last is over."""
+        now_us = _time_ns() // 1000
+        try:
+            row = self._begun.pop()
+            detail = {RAN_US: now_us - row[T_US]}
+        except IndexError:  # it was reported as running
+            row, detail = self._reported, None
+        self._append((now_us, TASK, row[ID], state, row[NAME], row[CELL], detail))
+        if self._due_s is None:
+            with self._lock:
+                self._plan()
+
+    def _plan(self) -> None:
+        self._due_s = _monotonic() + PERIOD_S
+        self._arm(self._due_s)
 
     def housekeeping(self, now_s: float) -> None:
+        """Lock held."""
         if self._due_s is not None:
             if now_s >= self._due_s:
                 self.ship()
@@ -54,11 +102,19 @@ class Recorder:
                 self._arm(self._due_s)
 
     def ship(self) -> None:
-        """Send what there is, up to one batch; more follows in time."""
+        """Send what there is; of very many short tasks only the newest, and counts. Lock held."""
         self._due_s = None
-        rows, dropped = self._ring.take(_PER_BATCH)
-        if rows or dropped:
-            self._tell_daemon(EventBatch(self._process_id, dropped, [list(row) for row in rows]))
-        if len(self._ring):
-            self._due_s = _monotonic() + PERIOD_S
-            self._arm(self._due_s)
+        if self._begun:
+            self._report_what_runs()
+        taken, dropped = self._ring.take(_KEPT)
+        if taken or dropped:
+            rows, folded = fold(taken, _PER_BATCH)
+            self._tell_daemon(EventBatch(self._process_id, dropped, folded, [list(row) for row in rows]))
+
+    def _report_what_runs(self) -> None:
+        try:
+            row = self._begun.pop()
+        except IndexError:  # it ended this moment
+            return
+        self._reported = row
+        self._append(row)

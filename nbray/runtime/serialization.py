@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from nbray.model.errors import NbrayError, SerializationError, reason_of
+from nbray.model.limits import INLINE_MAX_BYTES
 from nbray.runtime.layout import BUFFERED, ERROR, PLAIN, Serialized, take_apart
 from nbray.runtime.pickling import PROTOCOL, ValuePickler, set_reference_hooks
 
@@ -59,14 +60,28 @@ def serialize_args(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Serialized:
     Raises:
         SerializationError: names the argument, and the path in it.
     """
+    return _pickle((args, kwargs), (("args", args), ("kwargs", kwargs)), False)
+
+
+def pack_scalars(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
+    """The same in one piece, if all are numbers and short texts; None otherwise."""
     scalars = _SCALARS
     for value in args:
         if type(value) not in scalars:
-            break
-    else:
-        if not kwargs or scalars.issuperset(map(type, kwargs.values())):
-            return Serialized(_dumps((args, kwargs), PROTOCOL))
-    return _pickle((args, kwargs), (("args", args), ("kwargs", kwargs)), False)
+            return None
+    if kwargs and not scalars.issuperset(map(type, kwargs.values())):
+        return None
+    data = _dumps((args, kwargs), PROTOCOL)
+    return data if len(data) <= INLINE_MAX_BYTES else None
+
+
+def pack_small(value: Any) -> bytes | None:
+    """A value of the commonest kinds as bytes that may ride in a message; None for all others."""
+    if type(value) in _SCALARS:
+        data = _dumps(value, PROTOCOL)
+        if len(data) <= INLINE_MAX_BYTES:
+            return data
+    return None
 
 
 def deserialize(data: Any, *, wrap_buffer: WrapBuffer | None = None) -> Any:
@@ -122,6 +137,7 @@ def _pickle(value: Any, roots: tuple[tuple[str, Any], ...], in_band: bool) -> Se
 
 
 __all__ = [
-    "Serialized", "WrapBuffer", "deserialize", "serialize", "serialize_args", "set_reference_hooks",
+    "Serialized", "WrapBuffer", "deserialize", "pack_scalars", "pack_small", "serialize",
+    "serialize_args", "set_reference_hooks",
     "value_kind",
 ]  # fmt: skip

@@ -16,9 +16,8 @@ from typing import Any
 
 from nbray.core import leases as lease_commands
 from nbray.core.leases import Command, Lease, LeasePool, LeaseState
-from nbray.core.tasks import Task, TaskEvent, TaskTable
+from nbray.core.tasks import Task, TaskSpec, TaskTable
 from nbray.model.errors import NbrayError, ProtocolError, RayWorkerError
-from nbray.model.ids import result_id
 from nbray.model.limits import PROTOCOL_VERSION
 from nbray.model.resources import UNIT, Shape
 from nbray.runtime.functions import Exports
@@ -29,6 +28,7 @@ from nbray.transport.sockets import connect
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
     CancelLease,
+    DefineTask,
     Descriptor,
     FreeObjects,
     HandBack,
@@ -40,9 +40,11 @@ from nbray.wire.messages import (
     OwnerHello,
     RequestLease,
     ReturnLease,
-    RunTask,
+    RunTasks,
     TakeBack,
-    TaskDone,
+    TaskAnswer,
+    TaskCall,
+    TasksDone,
     Value,
     WorkerLost,
 )
@@ -52,17 +54,20 @@ _monotonic = time.monotonic
 _TICK_S = 0.025
 #: How long the cause of a worker's death may take to arrive after its socket closed.
 _CAUSE_DEADLINE_S = 2.0
+#: A call with more arguments than this does not wait for a batch.
+_BULKY_BYTES = 4096
 
 
 class Link:
     """A connection to one worker. It stays open between leases."""
 
-    __slots__ = ("channel", "functions", "lease", "process_id")
+    __slots__ = ("channel", "functions", "lease", "process_id", "specs")
 
     def __init__(self, process_id: bytes) -> None:
         self.process_id = process_id
         self.channel: Channel | None = None
-        self.functions: set[bytes] = set()
+        self.functions: set[bytes] = set()  # that it was told
+        self.specs: set[int] = set()
         self.lease: Lease | None = None
 
 
@@ -82,7 +87,7 @@ class Submitter:
         job_id: bytes,
         tell_daemon: Callable[[Message], None],
         log_due: Callable[[bytes, int], None],
-        record: Callable[[Task, str], None],
+        record: Callable[[bytes, str, TaskSpec], None],
     ) -> None:
         self.tasks = TaskTable()
         self.exports = Exports()
@@ -121,7 +126,7 @@ class Submitter:
                     borrowed.append(entry)
         if borrowed:
             self.objects.ask(borrowed)
-        self._record(task, "submitted")
+        self._record(task.task_id, "submitted", task.spec)
         if self.tasks.add(task, missing):
             self._place(task)
 
@@ -137,7 +142,15 @@ class Submitter:
             return
         commands: list[Command] = []
         self.pool.place(task, _monotonic(), commands)
-        self._perform(commands)
+        if commands:
+            self._perform(commands)
+        elif self.pool.ripe:
+            self._loop.soon()
+
+    def before_poll(self) -> None:
+        """Push what was queued for workers that are busy."""
+        if self.pool.ripe:
+            self._run(self.pool.feed_ripe)
 
     def _pass_on(self, task: Task, error: Value) -> None:
         """End a task, and then those that this ends: one by one, since a chain of them may be long."""
@@ -160,22 +173,23 @@ class Submitter:
 
     def _perform(self, commands: list[Command]) -> None:
         for command in commands:
-            if type(command) is lease_commands.Push:
-                self._push(command.lease, command.task)
-            elif type(command) is lease_commands.RequestLease:
-                self._request(command.lease, command.backlog)
-            elif type(command) is lease_commands.GiveBack:
+            kind = type(command)
+            if kind is lease_commands.Push:
+                self._push(command.lease, command.tasks)  # type: ignore[union-attr]  # the kind says so
+            elif kind is lease_commands.RequestLease:
+                self._request(command.lease, command.backlog)  # type: ignore[union-attr]
+            elif kind is lease_commands.GiveBack:
                 self._give_back(command.lease)
-            elif type(command) is lease_commands.CancelRequest:
+            elif kind is lease_commands.CancelRequest:
                 self._tell_daemon(CancelLease(command.lease.lease_id))
-            elif type(command) is lease_commands.TakeBack:
-                self._send(command.lease, TakeBack(command.lease.lease_id, command.number))
+            elif kind is lease_commands.TakeBack:
+                self._send(command.lease, TakeBack(command.lease.lease_id, command.number))  # type: ignore[union-attr]
         if commands:
             self._loop.arm(_monotonic() + _TICK_S)
 
     def _request(self, lease: Lease, backlog: int) -> None:
         queue = self.pool.shapes[lease.shape].queue
-        depth, name = (queue[0].depth, queue[0].name) if queue else (0, "")
+        depth, name = (queue[0].spec.depth, queue[0].name) if queue else (0, "")
         self._tell_daemon(RequestLease(lease.lease_id, dict(lease.shape), backlog, depth, name))
 
     def _give_back(self, lease: Lease) -> None:
@@ -189,42 +203,50 @@ class Submitter:
         if link.channel is not None:
             self._loop.send(link.channel, encode(message), now=True)
 
-    def _push(self, lease: Lease, task: Task) -> None:
+    def _push(self, lease: Lease, tasks: list[Task]) -> None:
         link = lease.host
-        assert isinstance(link, Link)
+        assert type(link) is Link
         channel = link.channel
         if channel is None:  # it died; its tasks are dealt with when the cause is known
             return
+        # An idle worker gets it at once, a busy one in the next batch, which must not grow without bound.
+        now = len(lease.inflight) == len(tasks)
+        rows: list[TaskCall] = []
+        known, entries = link.specs, self.objects.table.entries
+        for task in tasks:
+            spec_id = task.spec.spec_id
+            if spec_id not in known:
+                self._loop.send_rows(channel, rows, now=False)
+                rows = []
+                self._introduce(link, channel, task.spec)
+            values: list[Any] = []
+            if task.dependencies:  # ready, all of them, so no value is None
+                values = [entries[d].value for d in task.dependencies]
+                now = True
+            args = task.args
+            if type(args) is bytes and len(args) > _BULKY_BYTES:
+                now = True
+            rows.append(TaskCall(task.task_id, task.attempt, spec_id, args, values, task.seal_results))
+        self._loop.send_rows(channel, rows, now=now)
+
+    def _introduce(self, link: Link, channel: Channel, spec: TaskSpec) -> None:
+        """Tell a worker once what all calls of a kind have in common."""
+        link.specs.add(spec.spec_id)
         frames = b""
-        if task.function_id not in link.functions:
-            link.functions.add(task.function_id)
-            frames = encode(self.exports.messages[task.function_id])
-        entries = self.objects.table.entries
-        # Ready, all of them, so none is None.
-        dependencies: list[Any] = [entries[d].value for d in task.dependencies] if task.dependencies else []
+        if spec.function_id not in link.functions:
+            link.functions.add(spec.function_id)
+            frames = encode(self.exports.messages[spec.function_id])
         frames += encode(
-            RunTask(
-                task.task_id,
-                task.attempt,
-                task.function_id,
-                task.name,
-                task.num_returns,
-                task.args,
-                dependencies,
-                task.seal_results,
-                task.depth,
-                task.cell,
-            )
+            DefineTask(spec.spec_id, spec.function_id, spec.name, spec.num_returns, spec.depth, spec.cell)
         )
-        # An idle worker gets it at once, a busy one in the next batch.
-        self._loop.send(channel, frames, now=len(lease.inflight) == 1)
+        self._loop.send(channel, frames, now=False)
 
     # --- answers -----------------------------------------------------------------------------------
 
     def _on_worker_message(self, link: Link, message: Message) -> None:
         lease = link.lease
-        if type(message) is TaskDone:
-            self._on_done(link, lease, message)
+        if type(message) is TasksDone:
+            self._on_done(link, lease, message.answers)
         elif lease is None:
             return
         elif type(message) is HandBack:
@@ -238,32 +260,35 @@ class Submitter:
         elif type(message) is LeaseResumed and message.lease_id == lease.lease_id:
             self._run(partial(self.pool.resumed, lease))
 
-    def _on_done(self, link: Link, lease: Lease | None, message: TaskDone) -> None:
-        task = self.tasks.current(message.task_id, message.attempt)
-        if task is None or lease is None:
-            known = self.objects.table.entries
-            stale = [
-                v.object_id for v in message.results if type(v) is Descriptor and v.object_id not in known
-            ]
-            if stale and task is None and message.task_id not in self.tasks.tasks:
-                self._tell_daemon(FreeObjects(stale))
-            return
-        if not self.pool.answered(lease, task, message.execution_us, _monotonic()):
-            return
-        if message.log_sequence:
-            self._log_due(link.process_id, message.log_sequence)
-        self.tasks.over(task, TaskEvent.ANSWERED)
-        if message.failed and task.num_returns > 1:
-            # Some results may have been stored before another failed.
-            ids = [result_id(task.task_id, index) for index in range(task.num_returns)]
-            self._tell_daemon(FreeObjects(ids))
-        deliver = self.objects.deliver
-        for index, value in enumerate(message.results):
-            deliver(result_id(task.task_id, index), value, message.failed)
-        if task.holds:
-            self.objects.release_arguments(task.holds)
-        if not self._touched or self._touched[-1] is not lease:
+    def _on_done(self, link: Link, lease: Lease | None, answers: list[TaskAnswer]) -> None:
+        now_s = _monotonic()
+        deliver_to = self.objects.deliver_to
+        for answer in answers:
+            task = self.tasks.current(answer.task_id, answer.attempt)
+            if task is None or lease is None:
+                self._on_stale(answer, task)
+                continue
+            if not self.pool.answered(lease, task, answer.execution_us, now_s):
+                continue
+            if answer.log_sequence:
+                self._log_due(link.process_id, answer.log_sequence)
+            self.tasks.answered(task)
+            if answer.failed and len(task.results) > 1:
+                # Some results may have been stored before another failed.
+                self._tell_daemon(FreeObjects([entry.object_id for entry in task.results]))
+            for entry, value in zip(task.results, answer.results):  # noqa: B905  # a keyword costs 0.1 us
+                deliver_to(entry, value, answer.failed)
+            if task.holds:
+                self.objects.release_arguments(task.holds)
+        if lease is not None and (not self._touched or self._touched[-1] is not lease):
             self._touched.append(lease)
+
+    def _on_stale(self, answer: TaskAnswer, task: Task | None) -> None:
+        """An answer that comes late or again: what it stored belongs to nobody."""
+        known = self.objects.table.entries
+        stale = [v.object_id for v in answer.results if type(v) is Descriptor and v.object_id not in known]
+        if stale and task is None and answer.task_id not in self.tasks.tasks:
+            self._tell_daemon(FreeObjects(stale))
 
     def after_batch(self) -> None:
         """The messages of one read are dispatched: keep the leases busy."""
@@ -286,15 +311,15 @@ class Submitter:
 
     def _finish(self, task: Task, error: Value, failed: bool) -> None:
         """End a task here: all its results become ``error``."""
-        self._record(task, "failed")
-        self.tasks.over(task, TaskEvent.GIVEN_UP)
-        for index in range(task.num_returns):
+        self._record(task.task_id, "failed", task.spec)
+        self.tasks.given_up(task)
+        for entry in task.results:
             value = error
             if type(value) is Descriptor:
                 # The bytes belong to another object, which may go: keep a copy.
                 assert self.objects.mapping is not None
                 value = bytes(self.objects.mapping.readable(value))
-            self.objects.deliver(result_id(task.task_id, index), value, failed)
+            self.objects.deliver_to(entry, value, failed)
         if task.holds:
             self.objects.release_arguments(task.holds)
 
@@ -324,7 +349,7 @@ class Submitter:
             self._loop.send(link.channel, encode(hello), now=False)
             self.pool.feed(lease, now_s, commands)
             self._perform(commands)
-            self._loop.flush_dirty()
+            self._loop.flush()
             self._loop.arm(now_s + _TICK_S)  # also when nothing is left to push: it must go back
 
     def _connect(self, worker: OwnerAddress) -> Link:
@@ -333,6 +358,7 @@ class Submitter:
         link.channel = self._loop.add(
             sock, "worker", partial(self._on_worker_message, link), partial(self._on_link_closed, link)
         )
+        link.channel.batch = RunTasks
         self._links[worker.process_id] = link
         return link
 
@@ -352,7 +378,7 @@ class Submitter:
 
     def _await_cause(self, lease: Lease) -> None:
         """Its worker is gone: push nothing more; the daemon tells why, or a deadline passes."""
-        lease.state = LeaseState.CLOSING
+        self.pool.closing(lease)
         deadline_s = _monotonic() + _CAUSE_DEADLINE_S
         self._dying[lease.lease_id] = (lease, deadline_s)
         self._loop.arm(deadline_s)
@@ -365,7 +391,7 @@ class Submitter:
         if lease.state is LeaseState.REQUESTED:
             self._on_no_worker(lease, message)
             return
-        lease.state = LeaseState.CLOSING  # push nothing more, whatever its last words set off
+        self.pool.closing(lease)  # push nothing more, whatever its last words set off
         link = lease.host
         assert isinstance(link, Link)
         if link.channel is not None:
@@ -407,7 +433,7 @@ class Submitter:
         failed: list[Task] = []
         for task in running:
             if self.tasks.worker_lost(task):
-                self._record(task, "retried")
+                self._record(task.task_id, "retried", task.spec)
                 self.pool.requeue(task, now_s, commands)
             else:
                 failed.append(task)

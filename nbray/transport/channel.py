@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import Any
 
-from nbray.wire.codec import decode_buffer
+from nbray.wire.codec import decode_buffer, encode
 from nbray.wire.messages import Message
 
 _SMALL_READ_BYTES = 16 * 1024
@@ -18,12 +19,17 @@ _LARGE_READ_BYTES = 256 * 1024
 
 
 class Channel:
-    """One connection. ``inbox`` bytes stay until ``commit``, so an interrupt loses no message."""
+    """One connection. ``incoming`` bytes stay until ``commit``, so an interrupt loses no message.
+
+    ``rows`` wait to leave together in one message, which ``batch`` makes of them: many in one cost a
+    fifth of one in each. What is sent after them leaves after them.
+    """
 
     __slots__ = (
         "_cursor",
         "_read_bytes",
         "_sock",
+        "batch",
         "closed",
         "dirty",
         "fd",
@@ -32,6 +38,7 @@ class Channel:
         "on_closed",
         "on_message",
         "outgoing",
+        "rows",
         "wants_write",
     )
 
@@ -49,6 +56,8 @@ class Channel:
         self.on_closed = on_closed
         self.incoming = bytearray()
         self.outgoing = bytearray()
+        self.rows: list[Any] = []
+        self.batch: Callable[[list[Any]], Message] | None = None
         self.closed = False
         self.dirty = False  # outgoing bytes wait for the next flush
         self.wants_write = False  # the kernel's buffer is full; epoll says when it drains
@@ -82,8 +91,21 @@ class Channel:
         del self.incoming[: self._cursor]
         self._cursor = 0
 
+    def append(self, frame: bytes) -> None:
+        """Queue a frame behind all that waits."""
+        if self.rows:
+            self._pack_rows()
+        self.outgoing += frame
+
+    def _pack_rows(self) -> None:
+        rows, self.rows = self.rows, []
+        assert self.batch is not None
+        self.outgoing += encode(self.batch(rows))
+
     def flush(self) -> bool:
         """Send what waits. True when nothing is left."""
+        if self.rows:
+            self._pack_rows()
         if not self.closed:
             try:
                 while self.outgoing:

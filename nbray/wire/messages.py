@@ -305,10 +305,14 @@ class LogLines(Message):
 
 
 class EventBatch(Message):
-    """State changes since the last batch; rows as in ``events.schema``. ``dropped`` were lost."""
+    """State changes since the last batch; rows as in ``events.schema``. ``dropped`` were lost.
+
+    ``folded`` counts, as (name, state, number), short tasks whose rows were left out since they were many.
+    """
 
     process_id: bytes
     dropped: int
+    folded: list[tuple[str, str, int]]
     rows: list[list[Any]]
 
 
@@ -343,24 +347,40 @@ class DefineFunction(Message):
     pickled: bytes
 
 
-class RunTask(Message):
+class DefineTask(Message):
+    """Sent once per worker, before the first task of the kind: what its calls have in common.
+
+    ``spec_id`` is this owner's number for it.
+    """
+
+    spec_id: int
+    function_id: bytes
+    name: str
+    num_returns: int
+    depth: int
+    cell: str
+
+
+class TaskCall(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One attempt of one task. ``args`` is a serialized ``(args, kwargs)``; top-level references
     in it are markers that count into ``dependencies``.
     """
 
     task_id: bytes
     attempt: int
-    function_id: bytes
-    name: str
-    num_returns: int
+    spec_id: int
     args: Value
     dependencies: list[Value]
     seal_results: bool  # a result has escaped already: write it to the store, whatever its size
-    depth: int
-    cell: str
 
 
-class TaskDone(Message):
+class RunTasks(Message):
+    """Attempts that were pushed together, in the order in which they run."""
+
+    calls: list[TaskCall]
+
+
+class TaskAnswer(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """``failed`` results all hold the same serialized error."""
 
     task_id: bytes
@@ -369,6 +389,12 @@ class TaskDone(Message):
     results: list[Value]
     execution_us: int
     log_sequence: int
+
+
+class TasksDone(Message):
+    """Attempts that ended, in their order. One message of many costs a fifth of many messages."""
+
+    answers: list[TaskAnswer]
 
 
 class HandBack(Message):
@@ -425,7 +451,8 @@ ALL: tuple[type[Message], ...] = (
     CreateObject, ObjectCreated, CreateFailed, SealObject, AbortObject, FreeObjects,
     GetObjects, ObjectReady, ObjectGone, PinObjects, ObjectsPinned, UnpinObjects,
     PutFunction, LogLines, EventBatch, GetStatus, Status,
-    OwnerHello, DefineFunction, RunTask, TaskDone, HandBack, TakeBack, LeasePaused, LeaseResumed,
+    OwnerHello, DefineFunction, DefineTask, RunTasks, TasksDone, HandBack, TakeBack, LeasePaused,
+    LeaseResumed,
     ForkWorker, WorkerForked, ZygoteReady,
     Leaving, Advice,
 )  # fmt: skip

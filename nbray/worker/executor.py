@@ -13,26 +13,29 @@ import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from nbray.core.references import Entry
 from nbray.model import ids
 from nbray.model.errors import ObjectStoreFullError, RayConnectionError, SerializationError
 from nbray.model.limits import INLINE_MAX_BYTES
+from nbray.runtime.arguments import fill_in
 from nbray.runtime.call_limit import CallLimit
-from nbray.runtime.context import TaskContext
+from nbray.runtime.context import Place, new_context
 from nbray.runtime.functions import Imports
-from nbray.runtime.loop import Waiter
-from nbray.runtime.process import Argument, Process
-from nbray.runtime.serialization import Serialized, deserialize, serialize
+from nbray.runtime.process import Process
+from nbray.runtime.serialization import Serialized, deserialize, pack_small, serialize
 from nbray.runtime.task_errors import serialize_error, serialize_system_error
+from nbray.runtime.waiting import Waiter
 from nbray.transport.channel import Channel
 from nbray.transport.sockets import check_peer, tuned
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
     Blocked,
     DefineFunction,
+    DefineTask,
     Descriptor,
     HandBack,
     JobContext,
@@ -42,9 +45,11 @@ from nbray.wire.messages import (
     LogLines,
     Message,
     OwnerHello,
-    RunTask,
+    RunTasks,
     TakeBack,
-    TaskDone,
+    TaskAnswer,
+    TaskCall,
+    TasksDone,
     Unblocked,
     Value,
 )
@@ -56,15 +61,34 @@ logger = logging.getLogger("nbray")
 #: Answers of tasks shorter than this may wait for the next one's, to leave together.
 _BATCH_TASK_US = 200
 _BATCH_NS = 500_000
+#: So many leave together at most: an owner pushes twice as many ahead (``core.leases``).
+_BATCH_MAX = 64
+#: A result that is larger than this leaves at once.
+_BULKY_BYTES = 4096
+
+
+class Known:
+    """What an owner told of a kind of calls, and the function once it was loaded."""
+
+    __slots__ = ("cell", "function", "function_id", "name", "num_returns", "place")
+
+    def __init__(self, message: DefineTask) -> None:
+        self.function_id = message.function_id
+        self.name = message.name
+        self.cell = message.cell
+        self.num_returns = message.num_returns
+        self.place = Place(message.cell, message.depth + 1)  # where its children come from
+        self.function: Callable[..., Any] | None = None
 
 
 class OwnerLink:
     """A connection from an owner that leased this worker."""
 
-    __slots__ = ("channel", "lease_id", "owner_id")
+    __slots__ = ("channel", "known", "lease_id", "owner_id")
 
     def __init__(self) -> None:
         self.channel: Channel | None = None
+        self.known: dict[int, Known] = {}
         self.lease_id = b""
         self.owner_id = b""
 
@@ -77,15 +101,16 @@ class Executor:
         self._loop = process.loop
         self._imports = Imports()
         self._departure = Departure(process)
-        self._inbox: deque[tuple[OwnerLink, RunTask]] = deque()
+        self._inbox: deque[tuple[OwnerLink, TaskCall]] = deque()
         self._idle: Waiter | None = None
-        self._running: tuple[OwnerLink, RunTask] | None = None
+        self._running: OwnerLink | None = None
         self._blocked = False
         self._unsent_since_ns = 0
+        self._following: tuple[OwnerLink, TaskCall] | None = None  # taken out of the inbox, runs next
         self._log_sequence = 0
         self._log_reported = 0
         self._streams = (TaskStream("stdout", 1, self._emit), TaskStream("stderr", 2, self._emit))
-        process.on_blocking = self._on_blocking
+        process.gets.on_blocking = self._on_blocking
         self._loop.add_acceptor(listener, self._on_owner)
 
     # --- messages (lock held) --------------------------------------------------------------------
@@ -101,15 +126,18 @@ class Executor:
         link.channel = self._loop.add(
             tuned(sock), "owner", partial(self._on_owner_message, link), partial(self._on_owner_closed, link)
         )
+        link.channel.batch = TasksDone
 
     def _on_owner_message(self, link: OwnerLink, message: Message) -> None:
-        if type(message) is RunTask:
+        if type(message) is RunTasks:
             if self._blocked:
-                self._hand_back(link, [message])
+                self._hand_back(link, message.calls)
                 return
-            self._inbox.append((link, message))
+            self._inbox.extend([(link, call) for call in message.calls])
             if self._idle is not None:
                 self._idle.complete()
+        elif type(message) is DefineTask:
+            link.known[message.spec_id] = Known(message)
         elif type(message) is DefineFunction:
             self._imports.define(message)
         elif type(message) is OwnerHello:
@@ -144,104 +172,119 @@ class Executor:
                 partial(logger.warning, "cannot enter the driver's folder: %s", exc)
             )
 
-    def _hand_back(self, link: OwnerLink, messages: list[RunTask]) -> None:
+    def _hand_back(self, link: OwnerLink, calls: list[TaskCall]) -> None:
         if link.channel is not None:
-            tasks = [(message.task_id, message.attempt) for message in messages]
+            tasks = [(call.task_id, call.attempt) for call in calls]
             self._loop.send(link.channel, encode(HandBack(link.lease_id, tasks)), now=True)
 
     def _give_up(self, link: OwnerLink, count: int) -> None:
         """Hand back the newest unstarted tasks of an owner, at most ``count``."""
         mine = [item for item in self._inbox if item[0] is link]
-        given = {message.task_id for _link, message in mine[len(mine) - min(count, len(mine)) :]}
+        given = {call.task_id for _link, call in mine[len(mine) - min(count, len(mine)) :]}
         self._inbox = deque(item for item in self._inbox if item[1].task_id not in given)
         # An empty answer too: it says that the request was dealt with.
-        self._hand_back(link, [m for _link, m in mine if m.task_id in given])
+        self._hand_back(link, [call for _link, call in mine if call.task_id in given])
 
     # --- the main thread -----------------------------------------------------------------------------
 
     def run_forever(self) -> None:
         sys.stdout, sys.stderr = self._streams
+        link, call = self._wait_for_work()
         while True:
-            link, message = self._next()
-            self._execute(link, message)
+            self._execute(link, call)
             if CallLimit.reached:
-                self._running = (link, message)
-                self._on_blocking(True)  # hand back what waits here, and be sent nothing more
-                self._departure.go()
+                self._depart(link)
+            following = self._following
+            link, call = self._wait_for_work() if following is None else following
 
-    def _next(self) -> tuple[OwnerLink, RunTask]:
+    def _depart(self, link: OwnerLink) -> NoReturn:
+        """This worker is used up: hand back what waits here, be sent nothing more, and end."""
+        if self._following is not None:
+            with self._loop.lock:
+                self._inbox.appendleft(self._following)
+        self._running = link
+        self._on_blocking(True)
+        self._departure.go()
+
+    def _wait_for_work(self) -> tuple[OwnerLink, TaskCall]:
         loop = self._loop
         with loop.guard:
             while True:
-                waiter = Waiter()
+                waiter = Waiter(spins=True)
                 with loop.lock:
                     if self._inbox:
                         self._idle = None
                         return self._inbox.popleft()
                     self._idle = waiter
-                    loop.flush_dirty()
+                    loop.flush()
                 loop.wait(waiter)
 
-    def _execute(self, link: OwnerLink, message: RunTask) -> None:
+    def _execute(self, link: OwnerLink, call: TaskCall) -> None:
         process = self._process
-        process.context = TaskContext(
-            process.job_id, message.task_id, message.attempt, message.depth + 1, message.name, message.cell
-        )
-        self._running = (link, message)
+        known = link.known[call.spec_id]
+        process.context = new_context(process.job_id, call.task_id, call.attempt, known.name, known.place)
+        self._running = link
         borrowed: list[Entry] = []
-        with self._loop.lock:
-            process.recorder.task(message.task_id, "running", message.name, message.cell)
+        process.recorder.begin(call.task_id, known)
         started_ns = _clock_ns()
-        results, failed = self._attempt(link, message, borrowed)
+        results, failed = self._attempt(link, call, known, borrowed)
         execution_us = (_clock_ns() - started_ns) // 1000
         if self._loop.closing:  # a process that the task forked came back here: it is no worker
             os._exit(int(failed))
         for stream in self._streams:
-            stream.end_of_task()
+            if stream.has_partial_line:
+                stream.end_of_task()
         if borrowed:
             self._release(borrowed)
-        with self._loop.lock:
-            process.recorder.task(
-                message.task_id, "failed" if failed else "finished", message.name, message.cell
-            )
+        process.recorder.end("failed" if failed else "finished")
         self._running = None
         if CallLimit.reached:
             self._departure.announce()
-        self._answer(link, message, results, failed, execution_us)
+        self._answer(link, call, results, failed, execution_us)
 
-    def _attempt(self, link: OwnerLink, message: RunTask, borrowed: list[Entry]) -> tuple[list[Value], bool]:
+    def _attempt(
+        self, link: OwnerLink, call: TaskCall, known: Known, borrowed: list[Entry]
+    ) -> tuple[list[Value], bool]:
         """Run the user's function; its frames and values are gone when this returns."""
         try:
-            function = self._imports.load(message.function_id)
-            args, kwargs = self._arguments(link, message, borrowed)
+            function = known.function
+            if function is None:
+                function = known.function = self._imports.load(known.function_id)
+            if type(call.args) is bytes and not call.dependencies:
+                args, kwargs = deserialize(call.args)
+            else:
+                args, kwargs = self._arguments(link, call, borrowed)
             value = function(*args, **kwargs)
             del args, kwargs
         except SystemExit as exc:
             self._leave(exc)
             raise
         except BaseException as exc:  # noqa: BLE001  # whatever user code raises is the task's result
-            return self._failure(message, exc)
+            return self._failure(known, exc)
         try:
-            return self._results(link, message, value), False
+            if known.num_returns == 1 and not call.seal_results:
+                small = pack_small(value)
+                if small is not None:
+                    return [small], False
+            return self._results(link, call, known, value), False
         except (SerializationError, ObjectStoreFullError) as exc:
             # Ours, not the user's: they stand for themselves.
-            return [serialize_system_error(exc)] * message.num_returns, True
+            return [serialize_system_error(exc)] * known.num_returns, True
         except BaseException as exc:  # noqa: BLE001  # whatever user code raises is the task's result
-            return self._failure(message, exc)
+            return self._failure(known, exc)
 
     @staticmethod
-    def _failure(message: RunTask, exc: BaseException) -> tuple[list[Value], bool]:
-        error = serialize_error(exc, task_name=message.name, pid=os.getpid(), node="local")
-        return [error] * message.num_returns, True
+    def _failure(known: Known, exc: BaseException) -> tuple[list[Value], bool]:
+        error = serialize_error(exc, task_name=known.name, pid=os.getpid(), node="local")
+        return [error] * known.num_returns, True
 
     def _arguments(
-        self, link: OwnerLink, message: RunTask, borrowed: list[Entry]
+        self, link: OwnerLink, call: TaskCall, borrowed: list[Entry]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        args, kwargs = self._value(link, message.args, borrowed)
-        if message.dependencies:
-            values = [self._value(link, value, borrowed) for value in message.dependencies]
-            args = tuple(values[a.index] if type(a) is Argument else a for a in args)
-            kwargs = {k: values[a.index] if type(a) is Argument else a for k, a in kwargs.items()}
+        args, kwargs = self._value(link, call.args, borrowed)
+        if call.dependencies:
+            values = [self._value(link, value, borrowed) for value in call.dependencies]
+            args, kwargs = fill_in(args, kwargs, values)
         return args, kwargs
 
     def _value(self, link: OwnerLink, value: Value, borrowed: list[Entry]) -> Any:
@@ -256,26 +299,26 @@ class Executor:
         borrowed.append(entry)
         return objects.load(entry)
 
-    def _results(self, link: OwnerLink, message: RunTask, value: Any) -> list[Value]:
-        count = message.num_returns
+    def _results(self, link: OwnerLink, call: TaskCall, known: Known, value: Any) -> list[Value]:
+        count = known.num_returns
         if count == 1:
-            return [self._pack(link, message, 0, serialize(value, root="result"))]
+            return [self._pack(link, call, 0, serialize(value, root="result"))]
         if count == 0:
             return []
         if not isinstance(value, (tuple, list)) or len(value) != count:
             got = f"{len(value)} values" if isinstance(value, (tuple, list)) else type(value).__name__
             raise ValueError(
-                f"Task {message.name} was declared with num_returns={count} but returned {got}. "
+                f"Task {known.name} was declared with num_returns={count} but returned {got}. "
                 f"Return a tuple of {count} values, or change num_returns."
             )
         # All are pickled before the first is stored: a failure leaves nothing in the store.
         packed = [serialize(item, root=f"result[{index}]") for index, item in enumerate(value)]
-        return [self._pack(link, message, index, item) for index, item in enumerate(packed)]
+        return [self._pack(link, call, index, item) for index, item in enumerate(packed)]
 
-    def _pack(self, link: OwnerLink, message: RunTask, index: int, packed: Serialized) -> Value:
-        if packed.size_bytes <= INLINE_MAX_BYTES and not message.seal_results:
+    def _pack(self, link: OwnerLink, call: TaskCall, index: int, packed: Serialized) -> Value:
+        if packed.size_bytes <= INLINE_MAX_BYTES and not call.seal_results:
             return packed.to_bytes()
-        return self._process.store_result(ids.result_id(message.task_id, index), link.owner_id, packed)
+        return self._process.store_result(ids.result_id(call.task_id, index), link.owner_id, packed)
 
     def _release(self, borrowed: list[Entry]) -> None:
         """Let go of the task's arguments; pin those of which a view lives on, before the owner frees them."""
@@ -292,31 +335,37 @@ class Executor:
                 objects.note_pinned(list(kept.values()))
 
     def _answer(
-        self, link: OwnerLink, message: RunTask, results: list[Value], failed: bool, execution_us: int
+        self, link: OwnerLink, call: TaskCall, results: list[Value], failed: bool, execution_us: int
     ) -> None:
+        """Answer, at once or with the next ones, and take the next task if there is one."""
         log_sequence = 0
         if self._log_reported != self._log_sequence:
             log_sequence = self._log_reported = self._log_sequence
-        frame = encode(
-            TaskDone(message.task_id, message.attempt, failed, results, execution_us, log_sequence)
-        )
+        answer = TaskAnswer(call.task_id, call.attempt, failed, results, execution_us, log_sequence)
         with self._loop.guard, self._loop.lock:
-            if link.channel is None:
+            inbox = self._inbox
+            self._following = inbox.popleft() if inbox else None
+            channel = link.channel
+            if channel is None:
                 return
-            now_ns = _clock_ns()
-            if not link.channel.outgoing:
-                self._unsent_since_ns = now_ns
+            waiting = len(channel.rows)
+            if not waiting:
+                self._unsent_since_ns = _clock_ns()
             now = (
-                not self._inbox or execution_us > _BATCH_TASK_US or now_ns - self._unsent_since_ns > _BATCH_NS
+                self._following is None
+                or execution_us > _BATCH_TASK_US
+                or waiting >= _BATCH_MAX
+                or _clock_ns() - self._unsent_since_ns > _BATCH_NS
+                or (bool(results) and (type(results[0]) is not bytes or len(results[0]) > _BULKY_BYTES))
             )
-            self._loop.send(link.channel, frame, now=now)
+            self._loop.send_rows(channel, [answer], now=now)
 
     def _leave(self, exc: SystemExit) -> None:
         """``sys.exit`` in a task ends the worker with that code; its owner gets a typed error."""
         for stream in self._streams:
             stream.end_of_task()
         with self._loop.lock:
-            self._loop.flush_dirty()
+            self._loop.flush()
         code = exc.code if isinstance(exc.code, int) else (0 if exc.code is None else 1)
         os._exit(code & 0xFF)
 
@@ -324,15 +373,14 @@ class Executor:
 
     def _on_blocking(self, blocking: bool) -> None:
         """The running task waits (or goes on): its CPU is free for others, its queue must not wait."""
-        running = self._running
-        if running is None:
+        link = self._running
+        if link is None:
             return
-        link = running[0]
         with self._loop.lock:
             self._blocked = blocking
             if blocking:
                 while self._inbox:
-                    other, _message = self._inbox[0]
+                    other, _call = self._inbox[0]
                     same = [m for x, m in self._inbox if x is other]
                     self._inbox = deque(item for item in self._inbox if item[0] is not other)
                     self._hand_back(other, same)

@@ -1,7 +1,7 @@
 """A worker that takes no more tasks and ends in good order.
 
 Called by:  worker.executor, when a function reached its ``max_calls``.
-Imports:    runtime.{process,loop}, wire.
+Imports:    runtime.{process,waiting}, wire.
 Never:      ends while a task may be on its way here, or one that was submitted here is not done.
 
 It tells the daemon before it answers its last task, so that its lease is asked back for; what it is
@@ -14,8 +14,8 @@ import os
 import time
 from typing import NoReturn
 
-from nbray.runtime.loop import Waiter
 from nbray.runtime.process import Process
+from nbray.runtime.waiting import Waiter
 from nbray.wire.messages import Leaving
 
 #: How often a worker that has nothing else to do looks whether its children are done. There is no event
@@ -51,5 +51,5 @@ class Departure:
                 loop.wait(Waiter(), time.monotonic() + _LOOK_S)
             with loop.lock:
                 process.recorder.ship()
-                loop.flush_dirty()
+                loop.flush()
         os._exit(0)

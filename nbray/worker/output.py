@@ -71,6 +71,11 @@ class TaskStream(io.TextIOBase):
             self._send(lines)
         return len(text)
 
+    @property
+    def has_partial_line(self) -> bool:
+        """Whether ``end_of_task`` has anything to do."""
+        return bool(self._partial) or self._is_cut
+
     def end_of_task(self) -> None:
         """A last line without an end is a line."""
         if self._partial:

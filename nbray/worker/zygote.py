@@ -23,7 +23,7 @@ from pathlib import Path
 
 from nbray.model.ids import PROCESS_ID_BYTES
 from nbray.model.limits import PROTOCOL_VERSION
-from nbray.runtime.context import TaskContext
+from nbray.runtime.context import Place, new_context
 from nbray.runtime.current import set_current
 from nbray.runtime.process import Process
 from nbray.store.mapping import Mapping
@@ -167,7 +167,7 @@ def _serve(message: ForkWorker, sock: socket.socket, welcome: Welcome, mapping: 
         endpoint=message.endpoint,
         welcome=welcome,
         mapping=mapping,
-        context=TaskContext(job_id, message.process_id, 0, 1, "", ""),
+        context=new_context(job_id, message.process_id, 0, "", Place("", 1)),
         on_lost=lambda: os._exit(0),
     )
     set_current(process)

@@ -56,7 +56,7 @@ def test_tasks_workers_objects_and_the_node_are_told_of() -> None:
         folder = Path(nbray.status().to_dict()["session_dir"])
 
         expected = {
-            ("task", "submitted"), ("task", "running"), ("task", "finished"),
+            ("task", "submitted"), ("task", "finished"),
             ("object", "created"), ("object", "sealed"), ("object", "freed"),
             ("worker", "starting"), ("worker", "idle"), ("worker", "leased"), ("node", "up"),
         }  # fmt: skip

@@ -29,7 +29,7 @@ from nbray.model import ids
 from nbray.model.resources import UNIT, Shape
 from nbray.runtime.refs import ObjectRef
 from nbray.runtime.submitter import Link
-from nbray.wire.messages import LeaseGranted, TaskDone
+from nbray.wire.messages import LeaseGranted, TaskAnswer, TasksDone
 from tests.support.owner_world import Wire, Worker, World
 
 CPUS = 2
@@ -229,13 +229,13 @@ class OwnerMachine(RuleBasedStateMachine):
     def answer_again(self, a: int, b: int) -> None:
         """A repeated answer, from whichever worker."""
         worker = self.connected()[b % len(self.connected())]
-        worker.say(self.world.answers[a % len(self.world.answers)])
+        worker.say(TasksDone([self.world.answers[a % len(self.world.answers)]]))
 
     def answer_late(self, a: int, b: int) -> None:
         """An answer of an attempt that was given up."""
         task, worker = self.retried()[a % len(self.retried())]
         results: list[Any] = [b"too late"] * task.num_returns
-        worker.say(TaskDone(task.task_id, task.attempt - 1, False, results, 10, 0))
+        worker.say(TasksDone([TaskAnswer(task.task_id, task.attempt - 1, False, results, 10, 0)]))
 
     # --- the owner -----------------------------------------------------------------------------------
 

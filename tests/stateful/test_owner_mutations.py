@@ -83,8 +83,8 @@ def accept_an_old_attempt(table: TaskTable, task_id: bytes, attempt: int) -> Tas
     return task if task is not None and task.state is TaskState.PUSHED else None
 
 
-def accept_an_answer_twice(table: TaskTable, task: Task, event: TaskEvent) -> None:
-    task.step(event)
+def accept_an_answer_twice(table: TaskTable, task: Task) -> None:
+    task.answered()
     task.state = TaskState.PUSHED
 
 
@@ -97,7 +97,7 @@ def keep_the_number_of_the_attempt(table: TaskTable, task: Task) -> bool:
     if not task.may_retry():
         return False
     task.step(TaskEvent.WORKER_LOST)
-    task.max_retries -= 1
+    task.spec.max_retries -= 1
     return True
 
 
@@ -183,7 +183,7 @@ MUTATIONS: list[tuple[type, str, Callable[..., Any] | property]] = [
     (LeasePool, "feed", push_without_looking_at_the_depth),
     (LeasePool, "feed", push_to_a_closing_lease),
     (TaskTable, "current", accept_an_old_attempt),
-    (TaskTable, "over", accept_an_answer_twice),
+    (TaskTable, "answered", accept_an_answer_twice),
     (TaskTable, "worker_lost", retry_without_counting),
     (TaskTable, "worker_lost", keep_the_number_of_the_attempt),
     (LeasePool, "handed_back", lose_tasks_that_are_handed_back),

@@ -42,6 +42,7 @@ class ReferencesMachine(RuleBasedStateMachine):
         self.lives: dict[bytes, int] = {}  # how often an object got an entry
         self.made = 0
         self.freed: list[Entry] = []
+        self.gone: dict[bytes, Entry] = {}  # let go of; a late answer may still name them
 
     def held(self) -> set[bytes]:
         return {object_id for some in self.holds.values() for object_id in some} | self.escaped
@@ -113,6 +114,7 @@ class ReferencesMachine(RuleBasedStateMachine):
         }
         drop[kind](object_id, self.freed)
         freed = [entry.object_id for entry in self.freed]
+        self.gone.update((entry.object_id, entry) for entry in self.freed)
         self.freed.clear()
         assert freed == ([] if object_id in self.held() else [object_id]), "freed once, with its last hold"
 
@@ -130,12 +132,18 @@ class ReferencesMachine(RuleBasedStateMachine):
         self.give(object_id, b"value" if small else self.stored(object_id), failed)
 
     def give(self, object_id: bytes, value: bytes | Descriptor, failed: bool = False) -> None:
+        """To the entry that its task remembers, which may be gone by now."""
+        entry = self.table.entries.get(object_id, self.gone.get(object_id))
+        if entry is None:
+            return
         wanted = object_id in self.held() and object_id not in self.values
-        entry = self.table.ready(object_id, value, failed)
-        assert (entry is not None) is wanted, "the first value is final, and only if somebody wants it"
-        if entry is not None:
+        taken = self.table.ready(entry, value, failed)
+        assert taken is wanted, "the first value is final, and only if somebody wants it"
+        if taken:
             self.values[object_id] = value
             assert entry.failed is failed
+        elif object_id in self.held():
+            assert entry.value == self.values[object_id]
 
     # --- what always holds ---------------------------------------------------------------------------
 
@@ -233,13 +241,9 @@ def borrow_a_second_entry(table: ReferenceTable, object_id: bytes, owner: bytes)
     return entry
 
 
-def take_the_last_value(
-    table: ReferenceTable, object_id: bytes, value: bytes | Descriptor, failed: bool
-) -> Entry | None:
-    entry = table.entries.get(object_id)
-    if entry is not None:
-        entry.value, entry.failed = value, failed
-    return entry
+def take_the_last_value(table: ReferenceTable, entry: Entry, value: bytes | Descriptor, failed: bool) -> bool:
+    entry.value, entry.failed = value, failed
+    return entry.held
 
 
 def escape_what_is_borrowed(table: ReferenceTable, object_id: bytes) -> bool:

@@ -18,17 +18,18 @@ from typing import Any, cast
 from unittest import mock
 
 from nbray.core.leases import Lease, LeaseState
-from nbray.core.tasks import Task
+from nbray.core.tasks import Task, TaskSpec
 from nbray.model import ids
 from nbray.model.resources import Shape, to_shape
 from nbray.runtime import submitter as submitter_module
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
 from nbray.runtime.submitter import Link, Submitter
-from nbray.wire.codec import decode_buffer
+from nbray.wire.codec import decode_buffer, encode
 from nbray.wire.messages import (
     CancelLease,
     DefineFunction,
+    DefineTask,
     HandBack,
     LeaseGranted,
     LeasePaused,
@@ -39,9 +40,11 @@ from nbray.wire.messages import (
     ReclaimLease,
     RequestLease,
     ReturnLease,
-    RunTask,
+    RunTasks,
     TakeBack,
-    TaskDone,
+    TaskAnswer,
+    TaskCall,
+    TasksDone,
     WorkerLost,
 )
 
@@ -83,9 +86,10 @@ class Worker:
     blocked: bool = False
     wire: Wire | None = None
     lease_id: bytes = b""
-    inbox: deque[RunTask] = field(default_factory=deque)
-    running: RunTask | None = None
+    inbox: deque[TaskCall] = field(default_factory=deque)
+    running: TaskCall | None = None
     unsent: list[Message] = field(default_factory=list)  # answers of short tasks leave together
+    known: dict[int, DefineTask] = field(default_factory=dict)
 
     def say(self, message: Message, *, now: bool = True) -> None:
         self.unsent.append(message)
@@ -102,10 +106,13 @@ class Worker:
         message = self.wire.to_worker.popleft()
         if isinstance(message, OwnerHello):
             self.lease_id = message.lease_id
-        elif isinstance(message, RunTask) and self.blocked:
-            self.say(HandBack(self.lease_id, [(message.task_id, message.attempt)]))
-        elif isinstance(message, RunTask):
-            self.inbox.append(message)
+        elif isinstance(message, RunTasks) and self.blocked:
+            self.say(HandBack(self.lease_id, [(call.task_id, call.attempt) for call in message.calls]))
+        elif isinstance(message, RunTasks):
+            assert self.known.keys() >= {call.spec_id for call in message.calls}, "a kind it was not told"
+            self.inbox.extend(message.calls)
+        elif isinstance(message, DefineTask):
+            self.known[message.spec_id] = message
         elif isinstance(message, TakeBack):
             given = [self.inbox.pop() for _ in range(min(message.count, len(self.inbox)))]
             self.say(HandBack(self.lease_id, [(m.task_id, m.attempt) for m in reversed(given)]))
@@ -125,7 +132,7 @@ class Worker:
 
     @property
     def has_work(self) -> bool:
-        pushed = self.wire is not None and any(isinstance(m, RunTask) for m in self.wire.to_worker)
+        pushed = self.wire is not None and any(isinstance(m, RunTasks) for m in self.wire.to_worker)
         return bool(self.running or self.inbox or pushed)
 
 
@@ -153,11 +160,18 @@ class StillLoop:
             if wire.worker.alive:
                 wire.to_worker.append(message)
 
+    def send_rows(self, wire: Wire, rows: list[TaskCall], *, now: bool) -> None:
+        if rows:
+            self.send(wire, encode(RunTasks(rows)), now=now)
+
     def arm(self, deadline_s: float) -> None:
         if self.deadline_s is None or deadline_s < self.deadline_s:
             self.deadline_s = deadline_s
 
-    def flush_dirty(self) -> None:
+    def soon(self) -> None:
+        """``World.poll`` comes after each move."""
+
+    def flush(self) -> None:
         """Nothing waits here: ``send`` has put it on the wire."""
 
     def wake(self) -> None:
@@ -192,7 +206,8 @@ class World:
         self.told_to_leave: set[bytes] = set()
         self.from_daemon: deque[Message] = deque()
         self.started: dict[bytes, list[int]] = {}
-        self.answers: list[TaskDone] = []
+        self.answers: list[TaskAnswer] = []
+        self.specs = 0
         self.retries: Counter[bytes] = Counter()
         self.limits: dict[bytes, int] = {}
         self._patches: list[Any] = [
@@ -219,10 +234,10 @@ class World:
             raise ConnectionRefusedError(111, "the worker is gone")
         return worker
 
-    def note(self, task: Task, state: str) -> None:
+    def note(self, task_id: bytes, state: str, spec: TaskSpec) -> None:
         if state == "retried":
-            self.retries[task.task_id] += 1
-            assert task.max_retries < 0 or self.retries[task.task_id] <= task.max_retries
+            self.retries[task_id] += 1
+            assert spec.max_retries < 0 or self.retries[task_id] <= spec.max_retries
 
     # --- what the owner says ---------------------------------------------------------------------
 
@@ -263,12 +278,12 @@ class World:
     def check_sent(self, worker: Worker, message: Message) -> None:
         """What may be sent to a worker, and when."""
         lease = self.lease_of(worker)
-        if isinstance(message, RunTask):
+        if isinstance(message, RunTasks):
             assert lease is not None, "pushed without a lease"
             assert lease.state is LeaseState.OPEN, f"pushed to a lease that is {lease.state}"
             assert lease.lease_id not in self.told_paused | self.told_to_leave, "pushed all the same"
             assert len(lease.inflight) <= self.submitter.pool.shapes[lease.shape].depth, "pushed too deep"
-            assert message.task_id in {task.task_id for task in lease.inflight}
+            assert {call.task_id for call in message.calls} <= {task.task_id for task in lease.inflight}
             alone = any(task.max_retries == 0 or task.attempt for task in lease.inflight)
             assert not alone or len(lease.inflight) == 1, "nobody will know which of them ran"
         elif isinstance(message, TakeBack):
@@ -341,10 +356,11 @@ class World:
     def finish(self, worker: Worker, execution_us: int, failed: bool) -> None:
         message, worker.running = worker.running, None
         assert message is not None
-        results: list[Any] = [b"answer of attempt %d" % message.attempt] * message.num_returns
-        done = TaskDone(message.task_id, message.attempt, failed, results, execution_us, 0)
+        known = worker.known[message.spec_id]
+        results: list[Any] = [b"answer of attempt %d" % message.attempt] * known.num_returns
+        done = TaskAnswer(message.task_id, message.attempt, failed, results, execution_us, 0)
         self.answers.append(done)
-        worker.say(done, now=not worker.inbox or execution_us > SHORT_US)
+        worker.say(TasksDone([done]), now=not worker.inbox or execution_us > SHORT_US)
 
     # --- what the owner reads --------------------------------------------------------------------
 
@@ -383,7 +399,12 @@ class World:
 
     def after_batch(self) -> None:
         self.submitter.after_batch()
+        self.poll()
+
+    def poll(self) -> None:
+        """What a process does before it polls."""
         self.objects.drain()
+        self.submitter.before_poll()
 
     def pass_time(self, passed_s: float) -> None:
         """The owner keeps house when a deadline that it has set is over, and only then."""
@@ -395,7 +416,7 @@ class World:
         if due is not None and self.now_s >= due:
             self.loop.deadline_s = None
             self.submitter.housekeeping(self.now_s)
-            self.objects.drain()
+            self.poll()
 
     # --- tasks -----------------------------------------------------------------------------------
 
@@ -405,20 +426,11 @@ class World:
         """Submit a task as ``runtime.process`` does; returns the references of its results."""
         task_id = ids.task_id(b"s" * 12, number)
         self.limits[task_id] = max_retries
-        task = Task(
-            task_id,
-            FUNCTION,
-            f"task{number}",
-            num_returns,
-            shape,
-            b"",
-            list(holds),
-            holds,
-            max_retries,
-            0,
-            "",
-        )
+        self.specs += 1
+        spec = TaskSpec(self.specs, FUNCTION, f"task{number}", num_returns, shape, max_retries, 0, "")
+        task = Task(task_id, spec, b"", list(holds), holds, not max_retries)
         refs = [self.objects.own(ids.result_id(task_id, i)) for i in range(num_returns)]
+        task.results = [ref._entry for ref in refs]
         self.submitter.submit(task)
         self.objects.drain()
         return refs

@@ -7,14 +7,10 @@ from typing import Any
 import pytest
 
 import nbray
+from nbray.core.references import Entry
 from nbray.runtime.refs import Home
 
-
-def reference(number: int = 1) -> nbray.ObjectRef:
-    return nbray.ObjectRef(bytes([number]) * 20, bytes(16), Home({}, lambda: None))
-
-
-REF = reference()
+REF = nbray.ObjectRef(Entry(bytes(20), None), Home(bytes(16), lambda: None))
 
 
 @pytest.mark.parametrize(("arguments", "error"), [

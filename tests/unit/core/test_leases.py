@@ -28,7 +28,7 @@ from nbray.core.leases import (
     ShapeQueue,
     TakeBack,
 )
-from nbray.core.tasks import Task, TaskEvent, TaskState
+from nbray.core.tasks import Task, TaskEvent, TaskSpec, TaskState
 from nbray.model.resources import Shape
 
 ONE: Shape = (("CPU", 10_000),)
@@ -50,10 +50,12 @@ class Owner:
         tasks = []
         for _ in range(count):
             name = f"t{next(self._tasks)}"
-            task = Task(name.encode(), b"f", name, 1, shape, b"", [], [], max_retries, 0, "")
+            spec = TaskSpec(1, b"f", name, 1, shape, max_retries, 0, "")
+            task = Task(name.encode(), spec, b"", (), (), not max_retries)
             task.state = TaskState.QUEUED
             self.pool.place(task, self.now, self.out)
             tasks.append(task)
+        self.pool.feed_ripe(self.now, self.out)
         return tasks
 
     def open(self, execution_us: int = -1, shape: Shape = ONE) -> Lease:
@@ -61,9 +63,16 @@ class Owner:
         (task,) = self.place(shape=shape)
         lease = self.grant()
         self.answer(lease, task, max(0, execution_us))
-        self.pool.shapes[shape].execution_us = execution_us
+        self.tasks_take(execution_us, shape)
         self.out.clear()
         return lease
+
+    def tasks_take(self, execution_us: int, shape: Shape = ONE) -> None:
+        """All that is known of their duration; -1: nothing."""
+        queue = self.pool.shapes[shape]
+        queue.execution_us, queue.depth = -1, 1
+        if execution_us >= 0:
+            queue.measured(execution_us)
 
     def grant(self) -> Lease:
         """The oldest request is served."""
@@ -182,7 +191,7 @@ def test_worker_gets_the_oldest_task() -> None:
 
     lease = owner.grant()
 
-    assert only(Push, owner.heard()) == [Push(lease, first)]
+    assert only(Push, owner.heard()) == [Push(lease, [first])]
     assert (first.state, second.state) == (TaskState.PUSHED, TaskState.QUEUED)
 
 
@@ -192,7 +201,7 @@ def test_task_for_an_idle_worker_is_pushed_at_once() -> None:
 
     (task,) = owner.place()
 
-    assert owner.heard() == [Push(lease, task)]
+    assert owner.heard() == [Push(lease, [task])]
 
 
 def test_one_task_at_a_time_while_nobody_knows_how_long_they_take() -> None:
@@ -232,7 +241,7 @@ def test_least_busy_worker_gets_the_next_task() -> None:
     owner = Owner()
     owner.place(2)
     one, other = owner.grant(), owner.grant()
-    owner.pool.shapes[ONE].execution_us = 10
+    owner.tasks_take(10)
 
     owner.place(4)
 
@@ -242,9 +251,11 @@ def test_least_busy_worker_gets_the_next_task() -> None:
 @pytest.mark.parametrize(
     ("execution_us", "depth"), [(-1, 1), (0, PIPELINE_MAX), (999, 5), (PIPELINE_US, 1), (10**9, 1)]
 )
-def test_depth_is_what_fits_into_the_pipeline(execution_us: float, depth: int) -> None:
-    shape = ShapeQueue(ONE)
-    shape.execution_us = execution_us
+def test_depth_is_what_fits_into_the_pipeline(execution_us: int, depth: int) -> None:
+    owner = Owner()
+    owner.pool.shapes[ONE] = shape = ShapeQueue(ONE)
+
+    owner.tasks_take(execution_us)
 
     assert shape.depth == depth
 
@@ -305,7 +316,7 @@ def test_tasks_behind_a_slow_one_are_taken_back_once() -> None:
 def test_worker_that_idles_has_others_relieved() -> None:
     owner = Owner()
     lease, _tasks = busy_behind_a_slow_one(owner)
-    owner.pool.shapes[ONE].execution_us = -1
+    owner.tasks_take(-1)
     (extra,) = owner.place()
     idle = owner.grant()
     owner.heard()
@@ -318,7 +329,7 @@ def test_worker_that_idles_has_others_relieved() -> None:
 def test_what_is_handed_back_goes_first_and_in_order() -> None:
     owner = Owner(parallelism=1)
     lease, (_slow, second, third) = busy_behind_a_slow_one(owner)
-    owner.pool.shapes[ONE].execution_us = 10_000
+    owner.tasks_take(10_000)
     (late,) = owner.place()
 
     owner.hand_back(lease, [second, third])
@@ -398,7 +409,7 @@ def test_worker_that_goes_on_gets_tasks_again() -> None:
 
     owner.pool.resumed(lease, owner.now, owner.out)
 
-    assert only(Push, owner.heard()) == [Push(lease, task)]
+    assert only(Push, owner.heard()) == [Push(lease, [task])]
 
 
 def test_worker_that_is_to_leave_stays_so_when_it_goes_on() -> None:
@@ -544,7 +555,7 @@ def test_lease_that_is_idle_for_a_moment_does_not_make_room() -> None:
 
     commands = owner.heard()
     assert only(GiveBack, commands) == []
-    assert only(Push, commands) == [Push(lease, waiting)]
+    assert only(Push, commands) == [Push(lease, [waiting])]
 
 
 # --- losing ----------------------------------------------------------------------------------------------
@@ -565,7 +576,7 @@ def test_tasks_that_never_started_go_first_and_ask_for_another_worker() -> None:
     owner = Owner(parallelism=1)
     lease = owner.open(execution_us=10)
     running, second, third = owner.place(3)
-    owner.pool.shapes[ONE].execution_us = -1
+    owner.tasks_take(-1)
     (last,) = owner.place()
     owner.heard()
     owner.pool.lost(lease)
@@ -606,4 +617,4 @@ def test_retried_task_goes_to_an_idle_worker_at_once() -> None:
 
     owner.pool.requeue(task, owner.now, owner.out)
 
-    assert only(Push, owner.heard()) == [Push(healthy, task)]
+    assert only(Push, owner.heard()) == [Push(healthy, [task])]

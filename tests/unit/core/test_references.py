@@ -123,8 +123,8 @@ def test_first_value_is_final() -> None:
     held = Held()
     entry = held.table.own(X)
 
-    assert held.table.ready(X, b"first", False) is entry
-    assert held.table.ready(X, b"second", True) is None
+    assert held.table.ready(entry, b"first", False)
+    assert not held.table.ready(entry, b"second", True)
 
     assert entry.value == b"first"
     assert not entry.failed
@@ -132,8 +132,11 @@ def test_first_value_is_final() -> None:
 
 def test_value_that_nobody_wants_any_more_makes_no_entry() -> None:
     held = Held()
+    entry = held.table.own(X)
+    held.table.drop_handle(X, held.freed)
 
-    assert held.table.ready(X, b"late", False) is None
+    assert not held.table.ready(entry, b"late", False)
+    assert entry.value is None
     assert len(held.table) == 0
 
 
@@ -162,7 +165,7 @@ def test_argument_that_others_here_wait_for_still_has_to_be_delivered_to_them() 
 
     assert entry is waiting
     assert entry.value is None
-    assert held.table.ready(X, STORED, False) is entry
+    assert held.table.ready(entry, STORED, False)
     assert entry.waiters == ["somebody"]
 
 

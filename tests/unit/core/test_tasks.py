@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import pytest
 
-from nbray.core.tasks import TABLE, IllegalTransitionError, Task, TaskEvent, TaskState, TaskTable
+from nbray.core.tasks import TABLE, IllegalTransitionError, Task, TaskEvent, TaskSpec, TaskState, TaskTable
 
 E, S = TaskEvent, TaskState
 
 
 def make(name: str = "task", max_retries: int = 0) -> Task:
-    return Task(name.encode(), b"f", name, 1, (("CPU", 10_000),), b"", [], [], max_retries, 0, "In[1]")
+    spec = TaskSpec(1, b"f", name, 1, (("CPU", 10_000),), max_retries, 0, "In[1]")
+    return Task(name.encode(), spec, b"", (), (), not max_retries)
 
 
 def pushed(table: TaskTable, task: Task) -> Task:
@@ -49,7 +50,7 @@ def test_argument_that_comes_too_late_changes_nothing() -> None:
     """The task was given up while it waited: its arguments still arrive."""
     table, task = TaskTable(), make()
     table.add(task, 2)
-    table.over(task, E.GIVEN_UP)
+    table.given_up(task)
 
     assert not table.argument_ready(task)
 
@@ -70,7 +71,7 @@ def test_answer_of_the_current_attempt_counts() -> None:
 def test_answer_counts_once() -> None:
     table = TaskTable()
     task = pushed(table, make())
-    table.over(task, E.ANSWERED)
+    table.answered(task)
 
     assert table.current(b"task", 0) is None
     assert task.state is S.DONE

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nbray.events.log import NAMES_MAX, OTHER_NAMES, EventLog
-from nbray.events.schema import NAME, PROCESS, TASK, WORKER, Row
+from nbray.events.schema import NAME, PROCESS, RAN_US, TASK, WORKER, Row
 
 OWNER, RUNNER = b"owner", b"runner"
 
@@ -55,6 +55,17 @@ def test_counts_do_not_depend_on_the_order_in_which_processes_report() -> None:
         outcomes.append(log.tasks())
 
     assert all(outcome == outcomes[0] for outcome in outcomes)
+
+
+def test_task_that_was_over_in_a_moment_counts_as_run_by_its_last_row_alone() -> None:
+    log = EventLog()
+
+    log.add(RUNNER, [task(1, "finished", detail={RAN_US: 12}), task(2, "failed", detail={RAN_US: 3})])
+
+    assert log.tasks_by_name()["train"] == {
+        "submitted": 0, "running": 2, "finished": 1, "failed": 1, "retried": 0,
+    }  # fmt: skip
+    assert log.tasks()["running"] == 0
 
 
 def test_nothing_runs_any_more_in_a_process_that_ended() -> None:

@@ -57,7 +57,7 @@ def test_life_of_an_object_is_told_from_the_messages_about_it() -> None:
 
 def test_batches_of_processes_are_kept_and_passed_on() -> None:
     around = Surroundings()
-    batch = EventBatch(OWNER, 2, [[1, TASK, b"t" * 16, "submitted", "f", "In[1]", None]])
+    batch = EventBatch(OWNER, 2, [], [[1, TASK, b"t" * 16, "submitted", "f", "In[1]", None]])
 
     around.feed.received(OWNER, batch)
 

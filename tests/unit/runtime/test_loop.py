@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
-from nbray.runtime.loop import Loop, Waiter
+from nbray.runtime.loop import Loop
+from nbray.runtime.waiting import Waiter
 
 _DEADLINE_S = 5.0
 

@@ -15,7 +15,7 @@ import pytest
 from nbray.core.leases import Lease, LeaseState
 from nbray.core.tasks import TaskState
 from nbray.model.resources import UNIT, Shape
-from nbray.wire.messages import Descriptor, FreeObjects, LeaseGranted, Message, TaskDone
+from nbray.wire.messages import Descriptor, FreeObjects, LeaseGranted, Message, TaskAnswer, TasksDone
 from tests.support.owner_world import Worker, World
 
 ONE: Shape = (("CPU", UNIT),)
@@ -155,7 +155,7 @@ def test_repeated_answer_does_not_free_the_object_that_the_first_one_named(world
     worker = joined(world)
     world.start(worker)
     descriptor = Descriptor(ref._id, ANYWHERE, 0, 1 << 20, 1)
-    answer = TaskDone(ref._id[:16], 0, False, [descriptor], 10, 0)
+    answer = TasksDone([TaskAnswer(ref._id[:16], 0, False, [descriptor], 10, 0)])
     worker.say(answer)
     worker.say(answer)
     assert worker.wire is not None
@@ -175,7 +175,8 @@ def test_answer_that_nobody_wants_frees_its_object(world: World) -> None:
     world.start(worker)
     del ref
     world.objects.drain()
-    worker.say(TaskDone(object_id[:16], 0, False, [Descriptor(object_id, ANYWHERE, 0, 1 << 20, 1)], 10, 0))
+    descriptor = Descriptor(object_id, ANYWHERE, 0, 1 << 20, 1)
+    worker.say(TasksDone([TaskAnswer(object_id[:16], 0, False, [descriptor], 10, 0)]))
     assert worker.wire is not None
     world.objects._tell_daemon = heard.append
 

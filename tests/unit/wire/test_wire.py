@@ -32,10 +32,12 @@ from nbray.wire.messages import (
     Message,
     OwnerAddress,
     PutFunction,
-    RunTask,
+    RunTasks,
     Shutdown,
     Status,
-    TaskDone,
+    TaskAnswer,
+    TaskCall,
+    TasksDone,
 )
 
 NUMBERS = [
@@ -74,8 +76,9 @@ NUMBERS = [
     "Status",
     "OwnerHello",
     "DefineFunction",
-    "RunTask",
-    "TaskDone",
+    "DefineTask",
+    "RunTasks",
+    "TasksDone",
     "HandBack",
     "TakeBack",
     "LeasePaused",
@@ -96,6 +99,13 @@ plain = st.recursive(
 integers = st.integers(-(2**63), 2**64 - 1)
 small_bytes = st.binary(max_size=40)
 descriptors = st.builds(Descriptor, small_bytes, small_bytes, integers, integers, integers)
+values = small_bytes | descriptors
+calls = st.builds(
+    TaskCall, small_bytes, integers, integers, values, st.lists(values, max_size=3), st.booleans()
+)
+answers = st.builds(
+    TaskAnswer, small_bytes, integers, st.booleans(), st.lists(values, max_size=3), integers, integers
+)
 addresses = st.builds(OwnerAddress, small_bytes, integers, small_bytes, st.text(max_size=20))
 
 
@@ -109,6 +119,8 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
         Any: plain,
         Descriptor: descriptors,
         OwnerAddress: addresses,
+        TaskCall: calls,
+        TaskAnswer: answers,
         messages.Value: small_bytes | descriptors,
     }
     if annotation in known:
@@ -212,7 +224,7 @@ def test_values_inside_messages_keep_their_kind() -> None:
     descriptor = Descriptor(b"o" * 20, b"n" * 16, 64, 1 << 40, 3)
     lookalike = msgspec.msgpack.encode(descriptor)
 
-    done = TaskDone(b"t" * 16, 0, False, [lookalike, descriptor], 12, 0)
+    done = TasksDone([TaskAnswer(b"t" * 16, 0, False, [lookalike, descriptor], 12, 0)])
 
     assert decode(encode(done))[0] == [done]
 
@@ -315,11 +327,11 @@ def test_hostile_bodies_are_refused(frame: bytes) -> None:
 
 
 def test_a_refusal_names_message_and_field() -> None:
-    """Position 1 of a RunTask is its attempt; a list cannot be one."""
-    body = msgspec.msgpack.encode([b"t", [], b"f", "name", 1, b"", [], False, 0, ""])
+    """Position 1 of a call is its attempt; a list cannot be one."""
+    body = msgspec.msgpack.encode([[[b"t", [], 1, b"", [], False]]])
 
-    with pytest.raises(ProtocolError, match=r"malformed RunTask.*`int`.*\$\[1\]"):
-        decode(frame_of(RunTask, body))
+    with pytest.raises(ProtocolError, match=r"malformed RunTasks.*`int`.*\$\[0\]\[0\]\[1\]"):
+        decode(frame_of(RunTasks, body))
 
 
 def test_a_message_above_the_cap_is_not_sent() -> None:

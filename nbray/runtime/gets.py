@@ -1,0 +1,197 @@
+"""``get`` and ``wait``: which values are there, and waiting for those that are not.
+
+Called by:  runtime.process, whose part this is.
+Imports:    core.references, runtime.{loop,objects,refs,waiting}.
+Never:      sends by itself, or deserializes with the loop's lock held.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nbray.core.references import Entry
+from nbray.model.errors import RayTimeoutError
+from nbray.runtime.log_order import LogOrder
+from nbray.runtime.loop import Loop
+from nbray.runtime.objects import Objects
+from nbray.runtime.refs import ObjectRef
+from nbray.runtime.waiting import AllOf, Waiter
+
+_monotonic = time.monotonic
+#: Who waits for no more than so many results may expect them within microseconds.
+_FEW = 2
+
+
+class Gets:
+    """What waits for values in this process.
+
+    Args:
+        check: raises if the session is lost, or the reference is another session's.
+        is_lost: whether the session is lost.
+        why: says what an object that is not ready waits for.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        objects: Objects,
+        logs: LogOrder,
+        check: Callable[[ObjectRef], None],
+        is_lost: Callable[[], bool],
+        why: Callable[[Entry], str],
+    ) -> None:
+        self.on_blocking: Callable[[bool], None] | None = None  # set by workers: a task (un)blocks
+        self._loop = loop
+        self._objects = objects
+        self._home = objects.home
+        self._logs = logs
+        self._check = check
+        self._is_lost = is_lost
+        self._why = why
+        self._main = threading.main_thread().ident
+
+    def get_one(self, ref: ObjectRef, timeout_s: float | None) -> Any:
+        """The value of one reference; see ``nbray.get``."""
+        if ref._home is not self._home or self._is_lost():
+            self._check(ref)
+        entry = ref._entry
+        if entry.value is None:
+            self._wait([entry], Waiter(spins=True), _deadline(timeout_s))
+            if entry.value is None:
+                self._check(ref)
+                raise self._late(entry, timeout_s)
+            if self._is_lost():
+                self._check(ref)
+        self._logs.settle()
+        return self._objects.load(entry)
+
+    def get(self, refs: Sequence[ObjectRef], timeout_s: float | None) -> list[Any]:
+        """Values of all references, in order; see ``nbray.get``."""
+        entries = self._entries(refs)
+        pending = [entry for entry in entries if entry.value is None]
+        if pending and not any(entry.failed for entry in entries):  # else it is clear what comes of it
+            self._wait_for_all(pending, _deadline(timeout_s))
+            if self._is_lost():
+                self._check(refs[0])
+        self._logs.settle()
+        late: Entry | None = None
+        load = self._objects.load
+        for entry in entries:
+            if entry.failed:
+                load(entry)
+            if entry.value is None and late is None:
+                late = entry
+        if late is not None:
+            raise self._late(late, timeout_s)
+        return [load(entry) for entry in entries]
+
+    def wait(
+        self, refs: Sequence[ObjectRef], num_returns: int, timeout_s: float | None
+    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
+        """Split distinct references into ready ones (at most ``num_returns``) and the rest.
+
+        Raises:
+            ValueError: a reference is there twice.
+        """
+        entries = self._entries(refs)
+        if len(set(entries)) != len(entries):
+            raise ValueError("nbray.wait() takes distinct references; the list holds one twice.")
+        ready = _ready(entries, num_returns)
+        if len(ready) < num_returns:
+            pending = [entry for entry in entries if entry.value is None]
+            missing = num_returns - (len(entries) - len(pending))
+            if missing > 0:
+                self._wait(pending, Waiter(missing, spins=True), _deadline(timeout_s))
+                if self._is_lost():
+                    self._check(refs[0])
+            ready = _ready(entries, num_returns)
+        self._logs.settle()
+        return _split(refs, ready)
+
+    # --- waiting ---------------------------------------------------------------------------------
+
+    def _entries(self, refs: Sequence[ObjectRef]) -> list[Entry]:
+        if self._is_lost() or {ref._home for ref in refs} - {self._home}:
+            for ref in refs:
+                self._check(ref)
+        return [ref._entry for ref in refs]
+
+    def _late(self, entry: Entry, timeout_s: float | None) -> RayTimeoutError:
+        return RayTimeoutError(object_id=entry.object_id, timeout_s=timeout_s or 0.0, why=self._why(entry))
+
+    def _wait_for_all(self, pending: list[Entry], deadline_s: float | None) -> None:
+        """Wait until all are there, or one of them is an error.
+
+        The waiter stands at the last one only, which as a rule is the last to come: thousands need not be
+        told of it. Errors are told to all who wait for many.
+        """
+        lock, watchers = self._loop.lock, self._objects.watchers
+        with self._loop.guard:
+            with lock:
+                waiter = AllOf(pending, spins=len(pending) <= _FEW)
+                self._objects.ask(pending)
+                watchers.append(waiter)
+            try:
+                while True:
+                    with lock:
+                        entry = waiter.next_missing()
+                    if entry is None or not self._wait([entry], waiter, deadline_s):
+                        return
+            finally:
+                with lock:
+                    watchers.remove(waiter)
+
+    def _wait(self, pending: list[Entry], waiter: Waiter, deadline_s: float | None) -> bool:
+        """Wait until ``waiter`` is done; Ctrl-C is raised on the way out. False if it ended otherwise."""
+        loop, objects, on_blocking = self._loop, self._objects, self.on_blocking
+        with loop.guard:
+            with loop.lock:
+                still = [entry for entry in pending if entry.value is None]
+                waiter.remaining -= len(pending) - len(still)
+                if waiter.done or waiter.remaining <= 0:
+                    return True
+                objects.await_entries(still, waiter)
+            is_task = on_blocking is not None and threading.get_ident() == self._main
+            if is_task and (deadline_s is None or deadline_s > _monotonic()):
+                on_blocking(True)  # type: ignore[misc]  # is_task says that it is there
+            else:
+                is_task = False
+            try:
+                while not loop.wait(waiter, deadline_s) and loop.guard.deliver():
+                    pass  # a handler of the user's own that returns lets the wait go on
+            finally:
+                if is_task:
+                    on_blocking(False)  # type: ignore[misc]
+                if not waiter.done:
+                    with loop.lock:
+                        objects.forget_waiter(still, waiter)
+        return waiter.done and not loop.closing
+
+
+def _deadline(timeout_s: float | None) -> float | None:
+    return None if timeout_s is None else _monotonic() + timeout_s
+
+
+def _ready(entries: list[Entry], at_most: int) -> list[int]:
+    """Positions of the first ones that are there."""
+    found = []
+    for index, entry in enumerate(entries):
+        if entry.value is not None:
+            found.append(index)
+            if len(found) == at_most:
+                break
+    return found
+
+
+def _split(refs: Sequence[ObjectRef], ready: list[int]) -> tuple[list[ObjectRef], list[ObjectRef]]:
+    rest = list(refs)
+    chosen = [rest[index] for index in ready]
+    if len(ready) == 1:
+        del rest[ready[0]]
+    elif ready:
+        taken = set(ready)
+        rest = [ref for index, ref in enumerate(rest) if index not in taken]
+    return chosen, rest
