@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbray.api.modes import LOCAL_MODE, PYTHON_MODE, SCRIPT_MODE, SILENT_MODE, WORKER_MODE
 from nbray.api.objects import get, put, wait
+from nbray.api.serializers import register_custom_serializer
 from nbray.api.session import init, is_initialized, shutdown, status
 from nbray.api.tasks import RemoteFunction, remote
 from nbray.model.errors import (
@@ -28,6 +29,7 @@ from nbray.model.errors import (
     GetTimeoutError,
     NbrayError,
     ObjectStoreFullError,
+    OptionError,
     OwnerDiedError,
     PlatformError,
     ProtocolError,
@@ -95,7 +97,7 @@ def unload_ipython_extension(ip: InteractiveShell) -> None:
 
 #: Rooms that are opened when they are asked for. ``worker`` is the worker process's, of which only the
 #: door is loaded; behind it stand the classic names.
-_ROOMS = ("jupyter", "services", "worker")
+_ROOMS = ("experimental", "jupyter", "services", "worker")
 
 
 def __getattr__(name: str) -> Any:
@@ -110,12 +112,12 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "LOCAL_MODE", "PYTHON_MODE", "SCRIPT_MODE", "SILENT_MODE", "WORKER_MODE", "ActorCheckpointID",
-    "ActorClassID", "ActorID", "ClientID", "ClusterNotFoundError", "FunctionID", "GetTimeoutError",
-    "JobID", "NbrayError", "ObjectID", "ObjectRef", "ObjectStoreFullError", "OwnerDiedError",
+    "ActorClassID", "ActorID", "ClientID", "ClusterNotFoundError", "FunctionID", "GetTimeoutError", "JobID",
+    "NbrayError", "ObjectID", "ObjectRef", "ObjectStoreFullError", "OptionError", "OwnerDiedError",
     "PlatformError", "ProtocolError", "RayActorError", "RayCancellationError", "RayConnectionError",
-    "RayError", "RayGetArgumentError", "RayGetError", "RayTaskError", "RayTimeoutError",
-    "RayWorkerError", "RayletError", "RedisNotFoundError", "RemoteFunction", "SerializationError",
-    "SessionStartError", "SocketPathError", "StaleSessionError", "TaskID", "UniqueID",
-    "UnknownObjectError", "UnreconstructableError", "WorkerID", "get", "init", "is_initialized", "put",
-    "remote", "shutdown", "status", "wait",
+    "RayError", "RayGetArgumentError", "RayGetError", "RayTaskError", "RayTimeoutError", "RayWorkerError",
+    "RayletError", "RedisNotFoundError", "RemoteFunction", "SerializationError", "SessionStartError",
+    "SocketPathError", "StaleSessionError", "TaskID", "UniqueID", "UnknownObjectError",
+    "UnreconstructableError", "WorkerID", "get", "init", "is_initialized", "put",
+    "register_custom_serializer", "remote", "shutdown", "status", "wait",
 ]  # fmt: skip

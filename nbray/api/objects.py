@@ -1,8 +1,10 @@
 """Values: ``put``, ``get``, ``wait``.
 
-Called by:  users.
+Called by:  users, experimental.
 Imports:    runtime.process, model.errors.
 Never:      waits itself (the runtime does).
+
+``worker=``, which all three took in the first Ray releases, is accepted and means nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +15,16 @@ from nbray.runtime.current import current
 from nbray.runtime.refs import ObjectRef
 
 
-def put(value: Any) -> ObjectRef:
+def put(value: Any, weakref: bool = False, worker: object = None) -> ObjectRef:  # noqa: ARG001
     """Store a value and return a reference to it.
 
     Arrays are copied into shared memory once; every task that takes the reference reads them there,
     without another copy.
+
+    Args:
+        value: anything that can be pickled.
+        weakref: the object may be dropped when room is needed. Accepted; nothing is dropped yet.
+        worker: accepted, for old programs.
 
     Raises:
         TypeError: ``value`` is a reference already (put a list of references, if that is meant).
@@ -32,68 +39,98 @@ def put(value: Any) -> ObjectRef:
 
 
 @overload
-def get(refs: ObjectRef, timeout: float | None = None) -> Any: ...
+def get(object_ids: ObjectRef, timeout: float | None = None, worker: object = None) -> Any: ...
 @overload
-def get(refs: list[ObjectRef], timeout: float | None = None) -> list[Any]: ...
-def get(refs: ObjectRef | list[ObjectRef], timeout: float | None = None) -> Any:
+def get(object_ids: list[ObjectRef], timeout: float | None = None, worker: object = None) -> list[Any]: ...
+def get(
+    object_ids: ObjectRef | list[ObjectRef],
+    timeout: float | None = None,
+    worker: object = None,  # noqa: ARG001
+) -> Any:
     """Wait for the value of a reference, or of a list of them.
 
     Large arrays come back as read-only views of shared memory.
 
     Args:
-        refs: one reference, or a list.
+        object_ids: one reference, or a list; the same one may stand in it twice.
         timeout: seconds to wait at most; 0 only looks; None waits for as long as it takes.
+        worker: accepted, for old programs.
 
     Raises:
         RayTaskError: the task raised; also an instance of the class that it raised. Raised as soon
             as any task of the list has failed.
         RayWorkerError: the process that ran the task died.
         RayTimeoutError: (also a TimeoutError) not ready in time; the task goes on.
+        ValueError: neither a reference nor a list, or a negative timeout.
+        TypeError: the list holds something else than references.
+        RayConnectionError: no session is running.
     """
     process = current()
-    if isinstance(refs, ObjectRef):
-        return process.get_one(refs, timeout)
-    if not isinstance(refs, list):
-        raise ValueError(f"nbray.get() takes a reference or a list of references, not {type(refs).__name__}.")
-    _check_all_references(refs, "get")
-    return process.get(refs, timeout)
+    if isinstance(object_ids, ObjectRef):
+        _check_timeout(timeout)
+        return process.get_one(object_ids, timeout)
+    if not isinstance(object_ids, list):
+        raise ValueError(
+            f"nbray.get() takes a reference or a list of references, not {type(object_ids).__name__}."
+        )
+    _check_elements("get", object_ids)
+    _check_timeout(timeout)
+    return process.get(object_ids, timeout)
 
 
 def wait(
-    refs: list[ObjectRef], num_returns: int = 1, timeout: float | None = None
+    object_ids: list[ObjectRef],
+    num_returns: int = 1,
+    timeout: float | None = None,
+    worker: object = None,  # noqa: ARG001
 ) -> tuple[list[ObjectRef], list[ObjectRef]]:
     """Wait until ``num_returns`` of the references are ready; a failed task's are ready, too.
 
     Args:
-        refs: distinct references.
+        object_ids: distinct references.
         num_returns: how many to wait for, and at most how many to return as ready.
         timeout: seconds to wait at most; 0 only looks.
+        worker: accepted, for old programs.
 
     Returns:
-        ``(ready, rest)``, both in the order of ``refs``.
+        ``(ready, rest)``, both in the order of ``object_ids``; two empty lists for an empty one.
 
     Raises:
         TypeError: not a list of references.
         ValueError: duplicates, a negative timeout, or ``num_returns`` out of range.
+        RayConnectionError: no session is running.
     """
-    if not isinstance(refs, list):
-        raise TypeError(f"nbray.wait() takes a list of references, not {type(refs).__name__}.")
-    if timeout is not None and timeout < 0:
-        raise ValueError(f"timeout must be 0 or more seconds, not {timeout!r}.")
-    _check_all_references(refs, "wait")
+    if isinstance(object_ids, ObjectRef):
+        raise TypeError("nbray.wait() takes a list of references, not one reference: write wait([ref]).")
+    if not isinstance(object_ids, list):
+        raise TypeError(f"nbray.wait() takes a list of references, not {type(object_ids).__name__}.")
+    _check_timeout(timeout)
+    _check_elements("wait", object_ids)
     process = current()
-    if not refs:
+    if not object_ids:
         return [], []
-    if not 1 <= num_returns <= len(refs):
+    if not isinstance(num_returns, int):
+        raise TypeError(f"num_returns must be an integer, not {num_returns!r}.")
+    if not 1 <= num_returns <= len(object_ids):
+        if len(set(object_ids)) != len(object_ids):  # the first complaint; else the runtime's, as it looks
+            raise ValueError("nbray.wait() takes distinct references; the list holds one twice.")
         raise ValueError(
-            f"num_returns must be between 1 and the {len(refs)} references given, not {num_returns!r}."
+            f"num_returns must be between 1 and the {len(object_ids)} references given, not {num_returns!r}."
         )
-    return process.wait(refs, num_returns, timeout)
+    return process.wait(object_ids, num_returns, timeout)
 
 
-def _check_all_references(refs: list[ObjectRef], caller: str) -> None:
-    strangers = set(map(type, refs)) - {ObjectRef}
-    if strangers:
-        raise TypeError(
-            f"nbray.{caller}() takes a list of references; it holds a {strangers.pop().__name__}."
-        )
+def _check_elements(function: str, object_ids: list[ObjectRef]) -> None:
+    # By the set of their types: a list of ten thousand is looked at in a tenth of a millisecond.
+    for kind in set(map(type, object_ids)):
+        if not issubclass(kind, ObjectRef):
+            raise TypeError(f"nbray.{function}() takes a list of references; it holds a {kind.__name__}.")
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is None:
+        return
+    if not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}.")
+    if not timeout >= 0:  # nor NaN
+        raise ValueError(f"timeout must be 0 or more seconds, not {timeout!r}.")

@@ -1,7 +1,7 @@
 """Remote functions: ``@remote``, ``.remote()``, ``.options()``.
 
 Called by:  users.
-Imports:    runtime.process, model.
+Imports:    api.{options,parameters}, runtime.process, model.
 Never:      pickles at decoration: a function is exported at its first call in each session.
 """
 
@@ -9,121 +9,134 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, overload
 
+from nbray.api.options import TaskOptions
+from nbray.api.parameters import Parameters
 from nbray.core.tasks import TaskSpec
-from nbray.model.resources import CPU, UNIT, Shape, to_shape, to_units
+from nbray.model.errors import OptionError
+from nbray.model.resources import Shape
+from nbray.runtime import custom_serializers
 from nbray.runtime.context import Place
 from nbray.runtime.current import current
+from nbray.runtime.functions import Definition
 from nbray.runtime.process import Process
 
-DEFAULT_MAX_RETRIES = 3
-
-_PLAIN = inspect.Parameter.POSITIONAL_OR_KEYWORD
-_EMPTY = inspect.Parameter.empty
+#: An attribute of a function that wraps the submission of its tasks; see ``RemoteFunction``.
+_INVOCATION_DECORATOR = "__ray_invocation_decorator__"
 
 
-class TaskOptions:
-    """Checked options of a remote function; made new for each ``options`` call.
+class _Calls:
+    """The calls of one function with one set of options, and what they have in common.
 
-    Raises:
-        TypeError: an unknown option, or one of the wrong type.
-        ValueError: a quantity or count out of range.
+    ``spec`` is good for one place, which a session, and each cell of a notebook, makes anew. ``exported``
+    is good for one session.
     """
 
-    _KNOWN = ("num_returns", "num_return_vals", "num_cpus", "resources", "max_retries")
+    __slots__ = ("__weakref__", "definition", "exported", "options", "parameters", "place", "spec")
 
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        unknown = sorted(set(given) - set(self._KNOWN))
-        if unknown:
-            raise TypeError(
-                f"Unknown option {unknown[0]!r} of a remote function; known are {', '.join(self._KNOWN)}."
-            )
-        self.given = dict(given)
-        self.num_returns = self._count(
-            "num_returns", given.get("num_returns", given.get("num_return_vals", 1)), 0
-        )
-        self.max_retries = self._count("max_retries", given.get("max_retries", DEFAULT_MAX_RETRIES), -1)
-        resources = given.get("resources") or {}
-        if not isinstance(resources, Mapping):
-            raise TypeError(f"resources must be a dict, not {type(resources).__name__}.")
-        for reserved in ("CPU", "GPU", "memory", "object_store_memory"):
-            if reserved in resources:
-                raise ValueError(f"resources may not name {reserved}; it has an option of its own.")
-        self._num_cpus = given.get("num_cpus")
-        self._resources = resources
+    def __init__(self, definition: Definition, options: TaskOptions, parameters: Parameters) -> None:
+        self.definition = definition
+        self.options = options
+        self.parameters = parameters
+        self.exported: tuple[Process, bytes, Shape] | None = None
+        self.spec: TaskSpec | None = None
+        self.place: Place | None = None
 
-    @staticmethod
-    def _count(name: str, value: Any, least: int) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} must be an integer, not {value!r}.")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}.")
-        return value
+    def plan(self, process: Process) -> TaskSpec:
+        """What calls from here have in common; exports the function at the first call of a session."""
+        generation = _generation  # if it changes meanwhile, this answer is for this call only
+        options, place = self.options, process.context.place
+        exported = self.exported
+        if exported is None or exported[0] is not process:
+            shape = options.shape(process.welcome.resources)
+            exported = (process, process.export_function(self.definition, options.max_calls), shape)
+        spec = process.task_spec(
+            place, exported[1], self.definition.name,
+            num_returns=options.num_returns, shape=exported[2], max_retries=options.max_retries,
+        )  # fmt: skip
+        with _known_lock:
+            if _generation == generation:
+                _known.add(self)
+                self.exported, self.spec, self.place = exported, spec, place
+        return spec
 
-    @functools.cached_property
-    def shape(self) -> Shape:
-        """What a task needs while it runs; one CPU unless said otherwise. Checked at the first call."""
-        cpus = UNIT if self._num_cpus is None else to_units("num_cpus", self._num_cpus)
-        quantities = {CPU: cpus}
-        quantities.update({name: to_units(name, amount) for name, amount in self._resources.items()})
-        return to_shape(quantities)
 
-    def replaced(self, changes: Mapping[str, Any]) -> TaskOptions:
-        """These options with some changed."""
-        given = dict(self.given)
-        if "num_returns" in changes or "num_return_vals" in changes:
-            given.pop("num_returns", None)
-            given.pop("num_return_vals", None)
-        return TaskOptions({**given, **changes})
+#: Those that may have a spec. A function takes what it needs along when it is exported, so when that
+#: changes it has to be exported again; this costs the calls in between nothing.
+_known: weakref.WeakSet[_Calls] = weakref.WeakSet()
+_known_lock = threading.RLock()  # a finalizer that submits may run inside
+_generation = 0
+
+
+def _plan_anew() -> None:
+    global _generation
+    with _known_lock:
+        _generation += 1
+        for calls in _known:
+            calls.spec = calls.exported = None
+        _known.clear()
+
+
+custom_serializers.on_change.append(_plan_anew)
+
+
+def _submitting(calls: _Calls) -> Callable[..., Any]:
+    """The function behind ``f.remote``. It is on the path of every task: special cases stand elsewhere."""
+    parameters = calls.parameters
+    fits = parameters.fits
+
+    def remote(*args: Any, **kwargs: Any) -> Any:
+        process = current()
+        if ((len(args), *kwargs) if kwargs else len(args)) not in fits:
+            parameters.check(args, kwargs)
+        spec = calls.spec
+        if spec is None or calls.place is not process.context.place:
+            spec = calls.plan(process)
+        refs = process.submit(spec, args, kwargs)
+        if spec.num_returns == 1:
+            return refs[0]
+        return refs or None
+
+    function = calls.definition.function
+    decorator = getattr(function, _INVOCATION_DECORATOR, None)
+    submit = remote if decorator is None else _decorated(remote, decorator)
+    return functools.update_wrapper(submit, function)
+
+
+def _decorated(remote: Callable[..., Any], decorator: Callable[..., Any]) -> Callable[..., Any]:
+    def invoke(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return remote(*args, **kwargs)
+
+    invocation = decorator(invoke)
+
+    def decorated(*args: Any, **kwargs: Any) -> Any:
+        return invocation(args, kwargs)
+
+    return decorated
 
 
 class RemoteFunction:
     """A function whose calls run as tasks, on any core of the cluster.
 
     ``f.remote(...)`` starts a task and returns at once with a reference to its result.
+
+    An attribute ``__ray_invocation_decorator__`` of the function wraps the submission: it is called
+    with a function of ``(args, kwargs)`` that submits, and returns the one to call instead.
     """
 
-    def __init__(self, function: Callable[..., Any], options: TaskOptions) -> None:
-        self._function = function
-        self._options = options
-        self._name = _name_of(function)
-        self._exported: tuple[Process, bytes] | None = None
-        self._spec: TaskSpec | None = None
-        self._place: Place | None = None  # where ``_spec`` is good
-        self._signature: inspect.Signature | None = None
-        self._plain_range: tuple[int, int] | None = None
+    _calls: _Calls
+
+    def __init__(
+        self, function: Callable[..., Any], options: TaskOptions, definition: Definition | None = None
+    ) -> None:
+        definition = definition or Definition(function, _name_of(function))
+        calls = _Calls(definition, options, Parameters(function, definition.name))
         functools.update_wrapper(self, function)
-        self._read_signature()
-
-    def _read_signature(self) -> None:
-        try:
-            self._signature = inspect.signature(self._function)
-        except (TypeError, ValueError):  # some C functions have none: the worker will tell
-            return
-        parameters = self._signature.parameters.values()
-        if all(p.kind is _PLAIN for p in parameters):
-            self._plain_range = (sum(p.default is _EMPTY for p in parameters), len(parameters))
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102  # its docstring is the function's
-        raise TypeError(
-            f"Remote function {self._name} cannot be called directly. "
-            f"Use {self._name}.remote(...) to run it as a task."
-        )
-
-    def __repr__(self) -> str:
-        return f"<remote function {self._name}>"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # By value where the function goes by value: workers use remote functions that the driver defined.
-        return rebuild, (self._function, self._options.given)
-
-    def options(self, **changes: Any) -> RemoteFunction:
-        """The same function with other options; those not given keep their values."""
-        changed = RemoteFunction(self._function, self._options.replaced(changes))
-        changed._exported = self._exported
-        return changed
+        _take(self, calls)
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Start a task.
@@ -133,50 +146,63 @@ class RemoteFunction:
 
         Raises:
             TypeError: the arguments do not fit the function's signature.
+            ValueError: an option asks for an impossible quantity.
             SerializationError: an argument, or the function, cannot be pickled; names the culprit.
             RayConnectionError: no session is running.
         """
-        process = current()
-        plain = self._plain_range
-        if plain is None or kwargs or not plain[0] <= len(args) <= plain[1]:
-            self._check_arguments(args, kwargs)
-        spec = self._spec
-        if spec is None or self._place is not process.context.place:
-            spec = self._plan(process)
-        refs = process.submit(spec, args, kwargs)
-        if spec.num_returns == 1:
-            return refs[0]
-        return refs or None
+        return self.__dict__["remote"](*args, **kwargs)
 
-    def _plan(self, process: Process) -> TaskSpec:
-        """What calls from here have in common; exports the function at the first call of a session."""
-        exported = self._exported
-        if exported is None or exported[0] is not process:
-            exported = self._exported = (process, process.export_function(self._function, self._name))
-        options, place = self._options, process.context.place
-        spec = process.task_spec(
-            place, exported[1], self._name,
-            num_returns=options.num_returns, shape=options.shape, max_retries=options.max_retries,
-        )  # fmt: skip
-        self._spec, self._place = spec, place
-        return spec
+    def options(self, **changes: Any) -> RemoteFunction:
+        """The same function with other options; those not given keep their values.
 
-    def _check_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._signature is not None:
-            try:
-                self._signature.bind(*args, **kwargs)
-            except TypeError as exc:
-                raise TypeError(f"{self._name}{self._signature}: {exc}.") from None
+        Args:
+            changes: as of ``nbray.remote``.
+        """
+        mine = self._calls
+        changed = RemoteFunction.__new__(RemoteFunction)
+        changed.__dict__.update(self.__dict__)
+        _take(changed, _Calls(mine.definition, mine.options.replaced(changes), mine.parameters))
+        return changed
+
+    def _remote(
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Any:
+        """Start a task: ``f.options(**options).remote(*args, **kwargs)`` in one call."""
+        function = self.options(**options) if options else self
+        return function.remote(*(args or ()), **(kwargs or {}))
+
+    _submit = _remote
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102  # its docstring is the function's
+        name = self._calls.definition.name
+        raise TypeError(
+            f"Remote function {name} cannot be called directly. Use {name}.remote(...) to run it as a task."
+        )
+
+    def __repr__(self) -> str:
+        return f"<remote function {self._calls.definition.name}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By value where the function goes by value: workers use remote functions that the driver defined.
+        return rebuild, (self._calls.definition.function, self._calls.options.given)
+
+
+def _take(target: RemoteFunction, calls: _Calls) -> None:
+    # ``remote`` in the instance has the function's own name, docstring and signature.
+    target.__dict__.update(_calls=calls, remote=_submitting(calls))
 
 
 def _name_of(function: Callable[..., Any]) -> str:
-    name = getattr(function, "__qualname__", None) or getattr(function, "__name__", None) or repr(function)
-    return str(name).rpartition("<locals>.")[2]
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__qualname__", None) or getattr(function, "__name__", None)
+    return str(name or type(function).__name__).rpartition("<locals>.")[2]
 
 
 def rebuild(function: Callable[..., Any], given: dict[str, Any]) -> RemoteFunction:
     """What a pickled remote function becomes where it is loaded."""
-    return RemoteFunction(function, TaskOptions(given))
+    definition = Definition(function, _name_of(function), was_received=True)
+    return RemoteFunction(function, TaskOptions(given), definition)
 
 
 @overload
@@ -187,21 +213,32 @@ def remote(*args: Any, **options: Any) -> Any:
     """Make a function remote: ``@remote``, or ``@remote(num_cpus=2)``.
 
     Options:
-        num_returns: how many values the function returns (a tuple or list of them); default 1.
-        num_cpus: CPUs that a task takes while it runs; default 1; 0 and fractions are fine.
+        num_returns: (also num_return_vals) how many values the function returns, in a tuple or list;
+            default 1. A call gives one reference, a list of n for n above 1, None for 0.
+        num_cpus: CPUs that a task takes while it runs; default 1; 0 and fractions below 1 are fine.
+        num_gpus: likewise GPUs; default none. Without so many GPUs a task waits, with a warning.
         resources: quantities of resources with names of your own.
+        memory: bytes that a task may need, at least 50 MiB; counted in units of 50 MiB where the
+            cluster was told how much memory it has.
+        max_calls: a worker ends after so many runs of the function; default 0: never. For functions
+            that leak memory, or hold what only the end of a process gives back.
         max_retries: how often a task is run again when its *process* died; default 3; -1: always.
             A Python exception is never retried.
+        checkpoint_interval: accepted, for old programs; functions have no checkpoints.
 
     Raises:
-        TypeError: applied to something that is not a function, or with no or unknown options.
+        OptionError: no options in the brackets, unknown ones, or a function beside options. It is
+            a TypeError and an AssertionError.
+        TypeError: applied to something that is not a function, or an option of the wrong type.
+        ValueError: a count out of range, or an option that only actors have.
+        NotImplementedError: ``object_store_memory``.
     """
     if args:
         if len(args) > 1 or options:
-            raise TypeError("Use @nbray.remote, or @nbray.remote(option=value).")
+            raise OptionError("Use @nbray.remote, or @nbray.remote(option=value).")
         return _wrap(args[0], TaskOptions({}))
     if not options:
-        raise TypeError("@nbray.remote() without options: write @nbray.remote.")
+        raise OptionError()
     checked = TaskOptions(options)
     return lambda function: _wrap(function, checked)
 
@@ -209,6 +246,9 @@ def remote(*args: Any, **options: Any) -> Any:
 def _wrap(function: Any, options: TaskOptions) -> RemoteFunction:
     if inspect.isclass(function):
         raise TypeError(f"Remote classes (actors) are not possible yet: {function.__name__}.")
-    if isinstance(function, RemoteFunction) or not callable(function):
-        raise TypeError(f"@nbray.remote applies to functions, not to {type(function).__name__}.")
+    if not (inspect.isroutine(function) or isinstance(function, functools.partial)):
+        raise TypeError(
+            f"@nbray.remote applies to functions, not to {type(function).__name__}. "
+            "To call an object remotely, wrap the call in a function."
+        )
     return RemoteFunction(function, options)

@@ -265,7 +265,8 @@ class LocalCluster:
 
 
 def _own_path() -> list[str]:
-    """The driver's import path, absolute, with the folder that holds this package."""
+    """The driver's import path, absolute; then its script's folder, its own, and that of this package."""
     package_root = str(Path(__file__).resolve().parents[2])
-    path = [os.path.abspath(entry) for entry in sys.path]
-    return path if package_root in path else [*path, package_root]
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    path = [*sys.path, *([os.path.dirname(script)] if script else []), os.getcwd(), package_root]
+    return list(dict.fromkeys(os.path.abspath(entry) for entry in path))

@@ -79,6 +79,12 @@ class Retire(NamedTuple):
     process_id: bytes
 
 
+class Dismiss(NamedTuple):
+    """This process wanted to leave, and serves nobody now: it ends when it is ready to."""
+
+    process_id: bytes
+
+
 class Kill(NamedTuple):
     """This process did not register in time."""
 
@@ -94,13 +100,16 @@ class StartsFailing(NamedTuple):
     number: int
 
 
-Command = Assign | Start | Retire | Kill | StartsFailing
+Command = Assign | Start | Retire | Dismiss | Kill | StartsFailing
 
 
 class Worker:
-    """One process. ``since`` is when it started, or became idle."""
+    """One process. ``since`` is when it started, or became idle.
 
-    __slots__ = ("job_id", "lease_id", "overdue", "pid", "process_id", "since", "state")
+    ``leaving``: it takes no more leases, and ends with the one that it serves.
+    """
+
+    __slots__ = ("job_id", "lease_id", "leaving", "overdue", "pid", "process_id", "since", "state")
 
     def __init__(self, process_id: bytes, now: float) -> None:
         self.process_id = process_id
@@ -110,6 +119,7 @@ class Worker:
         self.lease_id: bytes | None = None
         self.since = now
         self.overdue = False
+        self.leaving = False
 
     def move(self, event: WorkerEvent) -> None:
         """Follow the table.

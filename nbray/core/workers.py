@@ -21,6 +21,7 @@ from typing import Any
 from nbray.core.worker_process import (
     Assign,
     Command,
+    Dismiss,
     Kill,
     Retire,
     Start,
@@ -148,8 +149,25 @@ class WorkerPool:
         if worker.state is before:
             return
         self._let_go(worker)
-        self._make_idle(worker, now, out)
+        if worker.leaving:
+            self._dismiss(worker, out)
+        else:
+            self._make_idle(worker, now, out)
         self._start_what_is_missing(out)
+
+    def leave(self, process_id: bytes, out: list[Command]) -> bytes | None:
+        """The process takes no more tasks. Returns the lease that it serves, to be asked back for.
+
+        It is dismissed when that lease ends; at once, if it serves none any more.
+        """
+        worker = self._workers.get(process_id)
+        if worker is None:
+            return None
+        worker.leaving = True
+        if worker.state is WorkerState.IDLE:
+            self._take_from_idle(worker)
+            self._dismiss(worker, out)
+        return worker.lease_id
 
     def lost(self, process_id: bytes, out: list[Command]) -> bytes | None:
         """The process is dead and reaped. Returns the lease that it served."""
@@ -272,6 +290,10 @@ class WorkerPool:
         self._take_from_idle(worker)
         self._move(worker, WorkerEvent.RETIRE)
         out.append(Retire(worker.process_id))
+
+    def _dismiss(self, worker: Worker, out: list[Command]) -> None:
+        self._move(worker, WorkerEvent.RETIRE)
+        out.append(Dismiss(worker.process_id))
 
     def _note_failure(self, out: list[Command]) -> None:
         self._failures += 1

@@ -27,6 +27,7 @@ Never:      holds anything that does not pickle, since errors travel; prints an 
     ├── RayTimeoutError                also TimeoutError (alias GetTimeoutError)
     ├── RayCancellationError
     ├── SerializationError             also TypeError
+    ├── OptionError                    an option that does not exist; also TypeError, AssertionError
     └── ProtocolError                  a peer speaks something else
 
 Each text says what happened, why, and what to do. A class without fields takes that text itself.
@@ -426,6 +427,16 @@ class SerializationError(_FieldError, TypeError):
             f"{f['path']}{kind} cannot be pickled: {f['reason']}. Leave it out, make it inside the task, "
             "or give its class a __reduce__ method."
         )
+
+
+class OptionError(NbrayError, TypeError, AssertionError):
+    """An option that does not exist, or ``@remote()`` without any.
+
+    A TypeError as Python has it for unknown arguments, and the AssertionError that the first Ray
+    releases raised.
+    """
+
+    default_text = "@nbray.remote() needs an option. Without options write @nbray.remote."
 
 
 # --- helpers ------------------------------------------------------------------------------------------

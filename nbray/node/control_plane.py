@@ -1,7 +1,7 @@
 """The daemon's side of Redis: what it publishes there, and keeping an embedded one alive.
 
 Called by:  node.daemon.
-Imports:    nbray.control.
+Imports:    nbray.control, core.definitions.
 Never:      stands on the path of a task; nothing here is awaited by one.
 """
 
@@ -19,6 +19,7 @@ from nbray.control.secrets import redis_password, redis_values_key
 from nbray.control.server import EmbeddedRedis
 from nbray.control.supervisor import RedisSupervisor
 from nbray.control.tables import ControlTables
+from nbray.core.definitions import Definitions
 from nbray.transport.supervision import Supervisor
 from nbray.wire.messages import EventBatch, PutFunction, StartNode
 
@@ -55,6 +56,7 @@ class ControlPlane:
             stamps=StampSource(_FIRST_EPOCH, start.node_incarnation),
         )
         self._functions: dict[bytes, FunctionRecord] = {}
+        self._definitions = Definitions()
         self._supervisor: RedisSupervisor | None = None
         self.client.on_reconnect(self._on_reconnect)
 
@@ -107,10 +109,14 @@ class ControlPlane:
             )
         )
 
-    def publish_function(self, message: PutFunction) -> None:
+    def publish_function(self, message: PutFunction) -> str | None:
+        """Keep a function's code. Returns an advice for people, if there is one."""
+        if not message.pickled:
+            return self._definitions.exported(message.place, message.name)
         record = FunctionRecord(message.name, message.pickled)
         self._functions[message.function_id] = record
         self.tables.functions.publish(message.function_id, record)
+        return self._definitions.exported(message.place, message.name)
 
     def publish_events(self, batch: EventBatch) -> None:
         self.tables.events.append(EventRecord(batch.process_id, batch.dropped, batch.rows))

@@ -39,6 +39,7 @@ from nbray.transport.aio import Peer, attach
 from nbray.transport.sockets import tuned
 from nbray.transport.supervision import Supervisor
 from nbray.wire.messages import (
+    Advice,
     Blocked,
     CancelLease,
     EventBatch,
@@ -47,6 +48,7 @@ from nbray.wire.messages import (
     JobContext,
     LeaseGranted,
     LeaseInfeasible,
+    Leaving,
     LogLines,
     Message,
     OwnerAddress,
@@ -107,6 +109,7 @@ class NodeDaemon:
             ReturnLease: self._on_return_lease,
             Blocked: self._on_blocked,
             Unblocked: self._on_unblocked,
+            Leaving: self._on_leaving,
             PutFunction: self._on_put_function,
             LogLines: self._on_log_lines,
             EventBatch: self._on_event_batch,
@@ -310,6 +313,13 @@ class NodeDaemon:
             self._scheduler.unblocked(message.lease_id, commands)
             self._perform(commands)
 
+    def _on_leaving(self, peer: Peer, _message: Leaving) -> None:
+        commands: list[worker_process.Command] = []
+        lease_id = self._pool.leave(peer.process_id, commands)
+        if lease_id is not None:
+            self._send_to(self._scheduler.owner_of(lease_id) or b"", ReclaimLease(lease_id))
+        self._perform_pool(commands)
+
     def _perform(self, commands: list[lease_requests.Command]) -> None:
         pool_commands: list[worker_process.Command] = []
         for command in commands:
@@ -331,6 +341,8 @@ class NodeDaemon:
                     self._supervisor.spawn("worker start", self._start_worker())
             elif isinstance(command, worker_process.Retire):
                 self.workers.retire(command.process_id)
+            elif isinstance(command, worker_process.Dismiss):
+                self.workers.dismiss(command.process_id)
             elif isinstance(command, worker_process.Kill):
                 self.workers.kill(command.process_id)
             else:
@@ -340,7 +352,7 @@ class NodeDaemon:
                 )
 
     def _grant(self, command: worker_process.Assign) -> None:
-        lease_id = command.lease_id
+        lease_id, start = command.lease_id, self._start
         handle = self.workers.handles[command.process_id]
         owner = self._scheduler.owner_of(lease_id)
         scheduler_commands: list[lease_requests.Command] = []
@@ -348,10 +360,7 @@ class NodeDaemon:
             self._end_lease(lease_id)
             return
         if command.new_to_job:
-            handle.send(
-                JobContext(self._start.job_id, self._start.sys_path, self._start.cwd, self._start.umask)
-            )
-        start = self._start
+            handle.send(JobContext(start.job_id, start.sys_path, start.cwd, start.umask))
         address = OwnerAddress(start.node_id, start.node_incarnation, handle.process_id, handle.endpoint)
         self._send_to(owner, LeaseGranted(lease_id, address, handle.pid))
         self._events.record(WORKER, handle.process_id, "leased")
@@ -394,13 +403,9 @@ class NodeDaemon:
             owner = self._scheduler.owner_of(lease_id)
             if owner is not None:
                 lost = WorkerLost(
-                    lease_id,
-                    process_id,
-                    ended.handle.pid,
-                    ended.exit_code,
-                    ended.term_signal,
+                    lease_id, process_id, ended.handle.pid, ended.exit_code, ended.term_signal,
                     ended.stderr_tail,
-                )
+                )  # fmt: skip
                 self._send_to(owner, lost)
             self._scheduler.ended(lease_id, commands)
         # Its own children's work has no owner any more: their workers go with it.
@@ -419,7 +424,9 @@ class NodeDaemon:
     # --- functions, logs, events, status -------------------------------------------------------------
 
     def _on_put_function(self, _peer: Peer, message: PutFunction) -> None:
-        self.control.publish_function(message)
+        advice = self.control.publish_function(message)
+        if advice and self._driver is not None:
+            self._driver.send(Advice(advice))
 
     def _on_log_lines(self, peer: Peer, message: LogLines) -> None:
         handle = self.workers.handles.get(peer.process_id)

@@ -21,7 +21,7 @@ from nbray.node.zygote import Zygote
 from nbray.transport import linux
 from nbray.transport.aio import Peer, attach
 from nbray.transport.sockets import tuned
-from nbray.wire.messages import ForkWorker, Message
+from nbray.wire.messages import ForkWorker, Leaving, Message
 
 #: Environment variable by which a worker's children can be told from another worker's.
 WORKER_MARK = "NBRAY_WORKER_ID"
@@ -151,6 +151,12 @@ class Workers:
             if handle.peer is not None:
                 handle.peer.close()
             asyncio.get_running_loop().call_later(_RETIRE_DEADLINE_S, self.kill, process_id)
+
+    def dismiss(self, process_id: bytes) -> None:
+        """Let a worker go that wanted to; it ends when the tasks that it submitted itself are done."""
+        handle = self.handles.get(process_id)
+        if handle is not None:
+            handle.send(Leaving())
 
     def _on_peer_lost(self, handle: WorkerHandle, peer: Peer) -> None:
         handle.peer = None

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from nbray.model.errors import SerializationError, reason_of
-from nbray.runtime.pickling import ValuePickler
+from nbray.runtime.pickling import ValuePickler, has_set_reducer
 
 _MAX_TRIES = 2_000
 _MAX_DEPTH = 30
@@ -108,6 +108,8 @@ def _halve(path: str, part: Any, tries: _Tries) -> Part | None:
 
 
 def _parts(path: str, value: Any) -> Iterator[Part]:
+    if has_set_reducer(type(value)):  # its parts are not what is pickled
+        return
     for kinds, inside in _INSIDE:
         if isinstance(value, kinds):
             yield from inside(path, value)

@@ -72,7 +72,7 @@ class Gets:
         """Values of all references, in order; see ``nbray.get``."""
         entries = self._entries(refs)
         pending = [entry for entry in entries if entry.value is None]
-        if pending:
+        if pending and not any(entry.failed for entry in entries):  # else it is clear what comes of it
             self._wait_for_all(pending, _deadline(timeout_s))
             if self._is_lost():
                 self._check(refs[0])

@@ -20,8 +20,10 @@ from nbray.model.errors import RayWorkerError, SerializationError
 from nbray.model.limits import PROTOCOL_VERSION
 from nbray.runtime.arguments import fill_in, mark_references
 from nbray.runtime.context import Place, TaskContext, new_context
+from nbray.runtime.functions import Definition
 from nbray.runtime.process import Process
 from nbray.runtime.refs import ObjectRef
+from nbray.runtime.results import returned
 from nbray.runtime.serialization import deserialize, serialize, serialize_args
 from nbray.runtime.task_errors import serialize_error, serialize_system_error
 from nbray.wire.messages import Value, Welcome
@@ -73,10 +75,13 @@ class LocalProcess(Process):
 
     # --- functions and tasks --------------------------------------------------------------------------
 
-    def export_function(self, function: Callable[..., Any], name: str) -> bytes:
-        """Remember a function. It is not pickled, so that breakpoints in it work."""
+    def export_function(self, definition: Definition, max_calls: int) -> bytes:
+        """Remember a function. It is not pickled, so that breakpoints in it work.
+
+        ``max_calls`` is about worker processes, of which there are none.
+        """
         key = os.urandom(ids.FUNCTION_ID_BYTES)
-        self._functions[key] = function
+        self._functions[key] = definition.function
         return key
 
     def submit(self, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[ObjectRef]:
@@ -114,7 +119,7 @@ class LocalProcess(Process):
             args, kwargs = fill_in(marked_args, marked_kwargs, [self.objects.load(e) for e in taken])
             value = self._functions[spec.function_id](*args, **kwargs)
             del args, kwargs
-            return [serialize(v, root=r).to_bytes() for r, v in _returned(spec.name, value, count)], False
+            return [serialize(v, root=r).to_bytes() for r, v in returned(spec.name, value, count)], False
         except KeyboardInterrupt:
             raise  # somebody is at the keyboard of this very process
         except SystemExit as exc:
@@ -172,18 +177,3 @@ class LocalProcess(Process):
                 "used_bytes": sum(len(e.value) for e in held if isinstance(e.value, bytes)),
             },
         }
-
-
-def _returned(name: str, value: Any, num_returns: int) -> list[tuple[str, Any]]:
-    """The results of a task, each with what messages call it."""
-    if num_returns == 1:
-        return [("result", value)]
-    if num_returns == 0:
-        return []
-    if not isinstance(value, (tuple, list)) or len(value) != num_returns:
-        got = f"{len(value)} values" if isinstance(value, (tuple, list)) else type(value).__name__
-        raise ValueError(
-            f"Task {name} was declared with num_returns={num_returns} but returned {got}. "
-            f"Return a tuple of {num_returns} values, or change num_returns."
-        )
-    return [(f"result[{index}]", item) for index, item in enumerate(value)]

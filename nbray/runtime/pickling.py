@@ -6,6 +6,7 @@ Never:      changes a class of the process that defined it, whatever comes back 
 
 C ``pickle`` does the work; ``reducer_override`` sees every object that is not a plain builtin:
 
+* classes for which somebody set a reducer (``set_reducer``);
 * functions and classes of ``__main__``, local ones, lambdas -> cloudpickle, by value;
 * references (``set_reference_hooks``) -> noted in ``refs``, then reduced by the hook;
 * exceptions without a pickle protocol of their own -> ``exception_shape``, without constructors;
@@ -33,6 +34,8 @@ PROTOCOL = 5
 
 Reduced = tuple[Any, ...]
 
+_NO_FILE = "<dynamic-code>"
+_ARRAY_PROTOCOL = ("__reduce__", "__reduce_ex__", "__setstate__")
 _RAW_POINTER_KINDS = "mM"  # dtypes that NumPy keeps in band because the buffer protocol lacks them
 
 _reference_type: type | None = None
@@ -46,6 +49,20 @@ def set_reference_hooks(ref_type: type, reduce: Callable[[Any], Reduced]) -> Non
     """Say how instances of exactly ``ref_type`` are reduced; each is also appended to ``refs``."""
     global _reference_type, _reduce_reference
     _reference_type, _reduce_reference = ref_type, reduce
+
+
+def set_reducer(kind: type, reduce: Callable[[Any], Reduced] | None) -> None:
+    """Reduce instances of exactly ``kind`` so, whatever else knows that class; None: as by default."""
+    default = _DEFAULT_REDUCERS.get(kind) if reduce is None else reduce
+    if default is None:
+        _REDUCERS.pop(kind, None)
+    else:
+        _REDUCERS[kind] = default
+
+
+def has_set_reducer(kind: type) -> bool:
+    """Whether somebody said how instances of exactly ``kind`` are reduced."""
+    return _REDUCERS.get(kind) is not _DEFAULT_REDUCERS.get(kind)
 
 
 class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not typed
@@ -78,8 +95,11 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is
             return NotImplemented if _is_importable(obj) else self._function_reduce(obj)
         if issubclass(kind, type):
             return NotImplemented if _is_importable(obj) else _reduce_class(obj)
-        if kind.__module__ == "numpy":
-            return _reduce_numpy(obj) if kind.__name__ == "ndarray" else NotImplemented
+        if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
+            return _reduce_numpy(obj)
+        numpy = sys.modules.get("numpy")
+        if numpy is not None and issubclass(kind, numpy.ndarray):
+            return _reduce_array_subclass(obj, kind, numpy.ndarray)
         if issubclass(kind, BaseException) and kind not in copyreg.dispatch_table:
             return reduce_exception(obj)
         return NotImplemented
@@ -159,6 +179,18 @@ def _reduce_numpy(array: Any) -> Any:
     return reduced
 
 
+def _reduce_array_subclass(array: Any, kind: type, plain: Any) -> Any:
+    """A view of a plain array, unless the class has a way of its own to be pickled."""
+    has_own_way = any(getattr(kind, name) is not getattr(plain, name) for name in _ARRAY_PROTOCOL)
+    if has_own_way or array.dtype.hasobject:
+        return NotImplemented
+    return _view_as_class, (plain.view(array, plain), kind)
+
+
+def _view_as_class(array: Any, kind: type) -> Any:
+    return type(array).view(array, kind)
+
+
 def _view_as(array: Any, dtype: Any) -> Any:
     return array.view(dtype)
 
@@ -174,10 +206,11 @@ def _make_memoryview(buffer: Any, layout: str, shape: tuple[int, ...]) -> memory
     return flat if layout == "B" and len(shape) == 1 else flat.cast(layout, shape)  # type: ignore[call-overload]
 
 
-_REDUCERS: dict[type, Callable[[Any], Any]] = {
+_DEFAULT_REDUCERS: dict[type, Callable[[Any], Any]] = {
     **_cloud.Pickler._dispatch_table,
     memoryview: _reduce_memoryview,
     types.CodeType: _reduce_code,
 }
+_REDUCERS = dict(_DEFAULT_REDUCERS)
 
-__all__ = ["PROTOCOL", "ValuePickler", "dumps", "set_reference_hooks"]
+__all__ = ["PROTOCOL", "ValuePickler", "dumps", "has_set_reducer", "set_reducer", "set_reference_hooks"]

@@ -8,6 +8,7 @@ Never:      starts other processes (cluster does), decides scheduling (core does
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -26,8 +27,10 @@ from nbray.model.errors import (
 )
 from nbray.model.limits import INLINE_MAX_BYTES
 from nbray.model.resources import Shape
+from nbray.runtime import custom_serializers
 from nbray.runtime.arguments import mark_references
 from nbray.runtime.context import Place, TaskContext
+from nbray.runtime.functions import Definition
 from nbray.runtime.gets import Gets
 from nbray.runtime.log_order import LogOrder
 from nbray.runtime.loop import Loop
@@ -47,6 +50,7 @@ from nbray.store.mapping import Mapping
 from nbray.transport.channel import Channel
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
+    Advice,
     CreateFailed,
     GetStatus,
     LeaseGranted,
@@ -59,7 +63,6 @@ from nbray.wire.messages import (
     ObjectsPinned,
     OwnerAddress,
     PinObjects,
-    PutFunction,
     ReclaimLease,
     Status,
     Value,
@@ -68,6 +71,7 @@ from nbray.wire.messages import (
 )
 
 _monotonic = time.monotonic
+logger = logging.getLogger("nbray")
 #: A thread that submits in a loop reads answers itself every so many tasks.
 _GLANCE_EVERY = 32
 _FIRST = ids.result_id(b"", 0)
@@ -143,6 +147,7 @@ class Process:
                 )
             self.objects.fail_all(self.failure)
         serve_references(None, None, None)
+        custom_serializers.forget_all()
         self.loop.close()
 
     def abandon_in_child(self) -> None:
@@ -231,13 +236,12 @@ class Process:
 
     # --- submitting ----------------------------------------------------------------------------------
 
-    def export_function(self, function: Callable[..., Any], name: str) -> bytes:
+    def export_function(self, definition: Definition, max_calls: int) -> bytes:
         """Pickle a function for this session; returns its ID."""
-        exports = self.submitter.exports
-        key, fresh = exports.export(function, name)
-        if fresh:
+        key, news = self.submitter.exports.export(definition, max_calls)
+        if news is not None:
             with self.loop.guard, self.loop.lock:
-                self.tell_daemon(PutFunction(key, name, exports.messages[key].pickled))
+                self.tell_daemon(news)
         return key
 
     def task_spec(
@@ -410,6 +414,7 @@ _HANDLERS: dict[type[Message], Callable[[Process, Any], None]] = {
     WorkerLost: lambda p, m: p.submitter.on_worker_lost(m),
     ReclaimLease: lambda p, m: p.submitter.on_reclaim(m.lease_id),
     LeaseInfeasible: lambda p, m: p.warn(m.text),
+    Advice: lambda p, m: p.loop.later.append(partial(logger.warning, "%s", m.text)),
     ObjectCreated: lambda p, m: p.objects.on_created(m),
     CreateFailed: lambda p, m: p.objects.on_create_failed(m),
     ObjectReady: lambda p, m: p.objects.on_ready(m),

@@ -8,7 +8,8 @@ What a value looks like in bytes stands in ``layout``, how its parts are pickled
 and how an exception travels in ``task_errors``.
 
 Arrays come back as read-only views of the bytes that they were read from. Copies, and so writable,
-are only what NumPy or a class keeps inside the pickle: object arrays and subclasses of ndarray.
+are only what NumPy or a class keeps inside the pickle: object arrays, and subclasses of ndarray with a
+pickle protocol of their own.
 """
 
 from __future__ import annotations

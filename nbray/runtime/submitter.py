@@ -17,7 +17,7 @@ from typing import Any
 from nbray.core import leases as lease_commands
 from nbray.core.leases import Command, Lease, LeasePool, LeaseState
 from nbray.core.tasks import Task, TaskSpec, TaskState, TaskTable
-from nbray.model.errors import NbrayError, ProtocolError
+from nbray.model.errors import NbrayError
 from nbray.model.limits import INLINE_MAX_BYTES, INLINE_TOTAL_MAX_BYTES, PROTOCOL_VERSION
 from nbray.model.resources import UNIT, Shape
 from nbray.runtime.functions import Exports
@@ -428,31 +428,13 @@ class Submitter:
         assert isinstance(link, Link)
         if link.channel is not None:
             # Its last answers may lie unread; and a child that it forked may keep the socket open.
-            self._read_last_words(link)
+            link.channel.read_last_words()
             channel = link.channel
             if channel is not None:
                 self._loop.remove(channel)
                 link.channel = None
                 self._links.pop(link.process_id, None)
         self._bury(lease, message)
-
-    def _read_last_words(self, link: Link) -> None:
-        """Dispatch what a dead worker's socket still holds. The lock is held: no ``loop.read``."""
-        channel = link.channel
-        assert channel is not None
-        while True:
-            messages: list[Message] = []
-            before = len(channel.incoming)
-            try:
-                alive = channel.read(messages)
-            except ProtocolError:  # what came before it counts, as in ``Loop.read``
-                alive = False
-            for message in messages:
-                self._on_worker_message(link, message)
-            grew = len(channel.incoming) != before
-            channel.commit()
-            if not alive or not grew:
-                return
 
     def _bury(self, lease: Lease, cause: WorkerLost | None) -> None:
         """Retry or fail what ran on a lease whose worker is gone; the rest never started."""

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from nbray.model.errors import ProtocolError
 from nbray.wire.codec import decode_buffer, encode
 from nbray.wire.messages import Message
 
@@ -90,6 +91,22 @@ class Channel:
         """The messages of the last ``read`` are dispatched: forget their bytes."""
         del self.incoming[: self._cursor]
         self._cursor = 0
+
+    def read_last_words(self) -> None:
+        """Dispatch what the socket of a peer that is dead still holds."""
+        while True:
+            messages: list[Message] = []
+            before = len(self.incoming)
+            try:
+                alive = self.read(messages)
+            except ProtocolError:  # what came before it counts
+                alive = False
+            for message in messages:
+                self.on_message(message)
+            grew = len(self.incoming) != before
+            self.commit()
+            if not alive or not grew:
+                return
 
     def append(self, frame: bytes) -> None:
         """Queue a frame behind all that waits."""

@@ -197,6 +197,10 @@ class Unblocked(Message):
     lease_id: bytes
 
 
+class Leaving(Message):
+    """Worker -> daemon: I take no more tasks. Daemon -> worker: nobody sends you any, go when you like."""
+
+
 # --- process <-> node daemon: objects ------------------------------------------------------------
 
 
@@ -270,11 +274,22 @@ class UnpinObjects(Message):
 
 
 class PutFunction(Message):
-    """Owner -> daemon: keep this code in Redis, for workers on other nodes."""
+    """Owner -> daemon: keep this code in Redis, for workers on other nodes.
+
+    ``pickled`` is empty when the owner has sent that code before: then only the definition is counted,
+    which stands at ``place`` in the source.
+    """
 
     function_id: bytes
     name: str
     pickled: bytes
+    place: str = ""
+
+
+class Advice(Message):
+    """Daemon -> driver: a line for the log of the program."""
+
+    text: str
 
 
 class LogLines(Message):
@@ -439,4 +454,5 @@ ALL: tuple[type[Message], ...] = (
     OwnerHello, DefineFunction, DefineTask, RunTasks, TasksDone, HandBack, TakeBack, LeasePaused,
     LeaseResumed,
     ForkWorker, WorkerForked, ZygoteReady,
+    Leaving, Advice,
 )  # fmt: skip

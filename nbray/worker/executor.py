@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from nbray.core.references import Entry
 from nbray.model import ids
@@ -23,9 +23,11 @@ from nbray.model.errors import ObjectStoreFullError, RayConnectionError, Seriali
 from nbray.model.limits import INLINE_MAX_BYTES, INLINE_TOTAL_MAX_BYTES
 from nbray.runtime.arguments import fill_in
 from nbray.runtime.blocking import BlockingCount
+from nbray.runtime.call_limit import CallLimit
 from nbray.runtime.context import Place, new_context
 from nbray.runtime.functions import Imports
 from nbray.runtime.process import Process
+from nbray.runtime.results import returned
 from nbray.runtime.serialization import Serialized, deserialize, pack_small, serialize
 from nbray.runtime.task_errors import serialize_error, serialize_system_error
 from nbray.runtime.waiting import Waiter
@@ -41,6 +43,7 @@ from nbray.wire.messages import (
     JobContext,
     LeasePaused,
     LeaseResumed,
+    Leaving,
     LogLines,
     Message,
     OwnerHello,
@@ -52,6 +55,7 @@ from nbray.wire.messages import (
     Unblocked,
     Value,
 )
+from nbray.worker.leaving import Departure
 from nbray.worker.output import TaskStream
 
 _clock_ns = time.perf_counter_ns
@@ -98,6 +102,7 @@ class Executor:
         self._process = process
         self._loop = process.loop
         self._imports = Imports()
+        self._departure = Departure(process)
         self._inbox: deque[tuple[OwnerLink, TaskCall]] = deque()
         self._idle: Waiter | None = None
         self._running: OwnerLink | None = None
@@ -151,6 +156,8 @@ class Executor:
     def on_daemon_message(self, message: Message) -> None:
         if type(message) is JobContext:
             self._enter_job(message)
+        elif type(message) is Leaving:
+            self._departure.on_dismissed()
         else:
             self._process.on_daemon_message(message)
 
@@ -187,8 +194,19 @@ class Executor:
         link, call = self._wait_for_work()
         while True:
             self._execute(link, call)
+            if CallLimit.reached:
+                self._depart(link)
             following = self._following
             link, call = self._wait_for_work() if following is None else following
+
+    def _depart(self, link: OwnerLink) -> NoReturn:
+        """This worker is used up: hand back what waits here, be sent nothing more, and end."""
+        if self._following is not None:
+            with self._loop.lock:
+                self._inbox.appendleft(self._following)
+        self._running = link
+        self._on_blocking(True)
+        self._departure.go()
 
     def _wait_for_work(self) -> tuple[OwnerLink, TaskCall]:
         loop = self._loop
@@ -224,6 +242,8 @@ class Executor:
             self._release(borrowed)
         process.recorder.end("failed" if failed else "finished")
         self._running = None
+        if CallLimit.reached:
+            self._departure.announce()
         self._answer(link, call, results, failed, execution_us)
 
     def _attempt(
@@ -284,19 +304,8 @@ class Executor:
         return objects.load(entry)
 
     def _results(self, link: OwnerLink, call: TaskCall, known: Known, value: Any) -> list[Value]:
-        count = known.num_returns
-        if count == 1:
-            return [self._pack(link, call, 0, serialize(value, root="result"))]
-        if count == 0:
-            return []
-        if not isinstance(value, (tuple, list)) or len(value) != count:
-            got = f"{len(value)} values" if isinstance(value, (tuple, list)) else type(value).__name__
-            raise ValueError(
-                f"Task {known.name} was declared with num_returns={count} but returned {got}. "
-                f"Return a tuple of {count} values, or change num_returns."
-            )
         # All are pickled before the first is stored: a failure leaves nothing in the store.
-        packed = [serialize(item, root=f"result[{index}]") for index, item in enumerate(value)]
+        packed = [serialize(item, root=root) for root, item in returned(known.name, value, known.num_returns)]
         values, inline_bytes = [], 0
         for index, item in enumerate(packed):
             inline_bytes += item.size_bytes if item.size_bytes <= INLINE_MAX_BYTES else 0

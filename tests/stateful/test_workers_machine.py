@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from nbray.core.worker_process import (
     Assign,
     Command,
+    Dismiss,
     Kill,
     Retire,
     Start,
@@ -41,6 +42,7 @@ class Process:
     job: bytes | None = None
     lease: bytes | None = None
     killed: bool = False
+    leaving: bool = False
 
 
 class WorkersMachine(RuleBasedStateMachine):
@@ -76,6 +78,11 @@ class WorkersMachine(RuleBasedStateMachine):
                 self.to_make += command.number
             elif isinstance(command, Retire):
                 process = self.named(command.process_id)
+                assert process.state is W.IDLE
+                process.state = W.RETIRING
+            elif isinstance(command, Dismiss):
+                process = self.named(command.process_id)
+                assert process.leaving
                 assert process.state is W.IDLE
                 process.state = W.RETIRING
             elif isinstance(command, Kill):
@@ -136,7 +143,20 @@ class WorkersMachine(RuleBasedStateMachine):
         process.state, process.lease = W.IDLE, None
         self.pool.released(process.process_id, self.now, self.out)
         self.follow()
-        assert process.lease == first, "first come, first served"
+        if process.leaving:
+            assert process.lease is None
+            assert process.state is W.RETIRING
+        else:
+            assert process.lease == first, "first come, first served"
+
+    @precondition(lambda self: self.among(W.IDLE, W.LEASED, W.BLOCKED, W.RETIRING))
+    @rule(pick=picks)
+    def leave(self, pick: int) -> None:
+        process = self.pick(pick, W.IDLE, W.LEASED, W.BLOCKED, W.RETIRING)
+        process.leaving = True
+        assert self.pool.leave(process.process_id, self.out) == process.lease
+        self.follow()
+        assert process.state is not W.IDLE, "it may be given another lease"
 
     @rule(job=st.sampled_from(JOBS))
     def job_ends(self, job: bytes) -> None:

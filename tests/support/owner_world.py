@@ -64,17 +64,11 @@ class Wire:
         self.on_closed = on_closed
         self.to_worker: deque[Message] = deque()
         self.to_owner: deque[Message] = deque()
-        self.incoming = bytearray()
         self.closed = False
 
-    def read(self, out: list[Message]) -> bool:
-        self.incoming += bytes(len(self.to_owner))
-        out.extend(self.to_owner)
-        self.to_owner.clear()
-        return self.worker.alive  # always False: only last words are read like this
-
-    def commit(self) -> None:
-        self.incoming.clear()
+    def read_last_words(self) -> None:
+        while self.to_owner:
+            self.on_message(self.to_owner.popleft())
 
 
 @dataclass(eq=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from nbray.core.worker_process import Assign, Command, Kill, Retire, Start, StartsFailing
+from nbray.core.worker_process import Assign, Command, Dismiss, Kill, Retire, Start, StartsFailing
 from nbray.core.workers import START_FAILURES, WorkerPool
 from nbray.model.errors import ProtocolError
 
@@ -55,6 +55,42 @@ class Host:
 
 def assign(lease: str, process: str, new_to_job: bool = False) -> Assign:
     return Assign(lease.encode(), process.encode(), new_to_job)
+
+
+# --- processes that want to leave ------------------------------------------------------------------
+
+
+def test_process_that_wants_to_leave_serves_its_lease_to_the_end_and_no_other() -> None:
+    host = Host()
+    host.serve("a", "p")
+
+    assert host.pool.leave(b"p", host.out) == b"a"
+    assert host.heard() == []
+    assert host.need("b") == [Start(1)]
+
+    assert host.release("p") == [Dismiss(b"p")]
+    assert host.pool.snapshot()["retiring"] == 1
+    assert host.lose("p") == []
+
+
+def test_process_whose_lease_ended_before_it_said_that_it_leaves_is_dismissed_at_once() -> None:
+    host = Host()
+    host.serve("a", "p")
+    host.release("p")
+
+    assert host.pool.leave(b"p", host.out) is None
+    assert host.heard() == [Dismiss(b"p")]
+    assert host.need("b") == [Start(1)]
+
+
+def test_process_that_was_given_another_lease_before_it_said_so_leaves_after_that_one() -> None:
+    host = Host()
+    host.serve("a", "p")
+    host.release("p")
+    host.need("b")
+
+    assert host.pool.leave(b"p", host.out) == b"b"
+    assert host.release("p") == [Dismiss(b"p")]
 
 
 # --- serving leases --------------------------------------------------------------------------------

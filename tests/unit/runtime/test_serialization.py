@@ -114,6 +114,12 @@ def test_lambdas_and_closures_come_back_working() -> None:
     assert returned(lambda x: x * factor)(5) == 15
 
 
+def test_code_keeps_the_name_of_its_file_so_that_tracebacks_show_lines() -> None:
+    again = returned(lambda: 1)
+
+    assert again.__code__.co_filename == __file__
+
+
 def test_local_classes_of_one_name_stay_apart() -> None:
     def make(number: int) -> Any:
         class Local:
@@ -238,6 +244,64 @@ def test_arrays_of_objects_and_subclasses_keep_their_type() -> None:
     assert type(again[1]) is Tagged
     assert again[1].tolist() == [0, 1, 2]
     assert again[2].mask.tolist() == [False, True, False]
+
+
+class Noted(np.ndarray[Any, Any]):
+    """As NumPy's documentation teaches it."""
+
+    note = "of the class"
+
+    def __array_finalize__(self, obj: Any) -> None:
+        if obj is not None:
+            self.note = getattr(obj, "note", "none")
+
+
+class WithOwnWay(np.ndarray[Any, Any]):
+    def __reduce__(self) -> Any:
+        return WithOwnWay.remade, (self.tolist(),)
+
+    @staticmethod
+    def remade(items: list[int]) -> Any:
+        return np.array([10 * item for item in items]).view(WithOwnWay)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(12).reshape(3, 4)[::2].view(Noted),
+        np.array(["2020-01-01"], dtype="M8[D]").view(Tagged),
+        np.rec.array([(1, 2.5), (2, 3.5)], dtype=[("a", "i4"), ("b", "f8")]),
+    ],
+    ids=["finalized", "dates", "records"],
+)
+def test_a_subclass_of_array_without_a_way_of_its_own_comes_back_read_only_and_uncopied(array: Any) -> None:
+    data = serialize([array]).to_bytes()
+
+    again = deserialize(data)[0]
+
+    assert type(again) is type(array)
+    assert again.dtype == array.dtype
+    np.testing.assert_array_equal(again, array)
+    assert not again.flags.writeable
+    assert np.shares_memory(again, np.frombuffer(data, np.uint8))
+
+
+def test_a_memory_map_comes_back_as_an_array_of_its_class(tmp_path: Path) -> None:
+    mapped = np.memmap(tmp_path / "file", dtype=np.int16, mode="w+", shape=(5,))
+    mapped[:] = 7
+
+    again = returned(mapped)
+
+    assert type(again) is np.memmap
+    assert again.tolist() == [7] * 5
+    assert not again.flags.writeable
+
+
+def test_a_subclass_of_array_keeps_its_own_way() -> None:
+    again = returned(np.array([1, 2]).view(WithOwnWay))
+
+    assert type(again) is WithOwnWay
+    assert again.tolist() == [10, 20]
 
 
 def test_in_band_arrays_can_be_written_to() -> None:

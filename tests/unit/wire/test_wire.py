@@ -86,6 +86,8 @@ NUMBERS = [
     "ForkWorker",
     "WorkerForked",
     "ZygoteReady",
+    "Leaving",
+    "Advice",
 ]
 
 # Plain data as it arrives: msgpack knows neither tuples nor sets.
