@@ -25,37 +25,42 @@ _monotonic = time.monotonic
 _FEW = 2
 
 
+class Host(Protocol):
+    """Whose part this is."""
+
+    failure: NbrayError | None  # why the session is lost, if it is
+
+
 class Gets:
     """What waits for values in this process.
 
     Args:
         check: raises if the session is lost, or the reference is another session's.
-        failure: why the session is lost, if it is.
         why: says what an object that is not ready waits for.
     """
 
     def __init__(
         self,
+        host: Host,
         loop: Loop,
         objects: Objects,
         logs: LogOrder,
         check: Callable[[ObjectRef], None],
-        is_lost: Callable[[], bool],
         why: Callable[[Entry], str],
     ) -> None:
         self.on_blocking: Callable[[bool], None] | None = None  # set by workers: a task (un)blocks
+        self._host = host
         self._loop = loop
         self._objects = objects
         self._home = objects.home
         self._logs = logs
         self._check = check
-        self._is_lost = is_lost
         self._why = why
         self._main = threading.main_thread().ident
 
     def get_one(self, ref: ObjectRef, timeout_s: float | None) -> Any:
         """The value of one reference; see ``nbray.get``."""
-        if ref._home is not self._home or self._is_lost():
+        if ref._home is not self._home or self._host.failure is not None:
             self._check(ref)
         entry = ref._entry
         if entry.value is None:
@@ -63,7 +68,7 @@ class Gets:
             if entry.value is None:
                 self._check(ref)
                 raise self._late(entry, timeout_s)
-            if self._is_lost():
+            if self._host.failure is not None:
                 self._check(ref)
         self._logs.settle()
         return self._objects.load(entry)
@@ -74,7 +79,7 @@ class Gets:
         pending = [entry for entry in entries if entry.value is None]
         if pending and not any(entry.failed for entry in entries):  # else it is clear what comes of it
             self._wait_for_all(pending, _deadline(timeout_s))
-            if self._is_lost():
+            if self._host.failure is not None:
                 self._check(refs[0])
         self._logs.settle()
         late: Entry | None = None
@@ -105,7 +110,7 @@ class Gets:
             missing = num_returns - (len(entries) - len(pending))
             if missing > 0:
                 self._wait(pending, Waiter(missing, spins=True), _deadline(timeout_s))
-                if self._is_lost():
+                if self._host.failure is not None:
                     self._check(refs[0])
             ready = _ready(entries, num_returns)
         self._logs.settle()
@@ -127,7 +132,7 @@ class Gets:
     # --- waiting ---------------------------------------------------------------------------------
 
     def _entries(self, refs: Sequence[ObjectRef]) -> list[Entry]:
-        if self._is_lost() or {ref._home for ref in refs} - {self._home}:
+        if self._host.failure is not None or {ref._home for ref in refs} - {self._home}:
             for ref in refs:
                 self._check(ref)
         return [ref._entry for ref in refs]

@@ -120,9 +120,7 @@ class Process:
         self.objects.mapping = mapping
         self.submitter.objects = self.objects
         self.submitter.node_cpus = welcome.resources.get("CPU", 0)
-        self.gets = Gets(
-            self.loop, self.objects, self.logs, self._check, lambda: self.failure is not None, self._why
-        )
+        self.gets = Gets(self, self.loop, self.objects, self.logs, self._check, self._why)
         self.get, self.get_one, self.wait = self.gets.get, self.gets.get_one, self.gets.wait
         self._daemon: Channel | None = None
         self._specs = 0
