@@ -10,10 +10,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from nbray.core.references import Entry
-from nbray.model.errors import RayTimeoutError
+from nbray.model.errors import NbrayError, RayTimeoutError
 from nbray.runtime.log_order import LogOrder
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
