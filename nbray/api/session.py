@@ -1,7 +1,7 @@
 """Starting and ending a session: ``init``, ``shutdown``, ``is_initialized``, ``status``.
 
 Called by:  users, jupyter.
-Imports:    cluster.launch, observe, runtime.process.
+Imports:    cluster, observe, runtime; what takes long, only after the daemon was started.
 Never:      leaves a half-started session behind.
 """
 
@@ -13,18 +13,20 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from nbray.cluster.launch import LocalCluster
+from nbray.cluster.starting import StartingDaemon
 from nbray.model.errors import RayConnectionError, SessionStartError
 from nbray.model.limits import STORE_MIN_BYTES
 from nbray.model.resources import CPU, UNIT, to_units
-from nbray.observe import renderer
-from nbray.observe.cards import SessionInfo, Stopped
-from nbray.observe.status import ClusterStatus
 from nbray.runtime import current as runtime
-from nbray.wire.messages import LogLines
+
+if TYPE_CHECKING:
+    from nbray.cluster.launch import LocalCluster
+    from nbray.observe.cards import SessionInfo, Stopped
+    from nbray.observe.status import ClusterStatus
+    from nbray.wire.messages import LogLines
 
 logger = logging.getLogger("nbray")
 
@@ -92,7 +94,7 @@ def init(
         quantities = _quantities(num_cpus, resources)
         store_bytes = _store_bytes(object_store_memory)
         on_log = _print_log if log_to_driver else None
-        cluster = LocalCluster(quantities, store_bytes, temp_dir, on_log, _warn)
+        cluster = _launch(quantities, store_bytes, temp_dir, on_log)
         runtime.set_current(cluster.process)
         cluster.process.context.cell = _session.cell
         settings = {
@@ -102,6 +104,21 @@ def init(
         }  # fmt: skip
         _session.cluster, _session.info = cluster, _describe(cluster, settings)
         return _session.info
+
+
+def _launch(
+    quantities: dict[str, int],
+    store_bytes: int,
+    temp_dir: str | None,
+    on_log: Callable[[LogLines], None] | None,
+) -> LocalCluster:
+    starting = StartingDaemon(temp_dir)
+    try:
+        from nbray.cluster.launch import LocalCluster  # 40 ms, while the daemon boots
+    except BaseException:
+        starting.abandon()
+        raise
+    return LocalCluster(starting, quantities, store_bytes, on_log, _warn)
 
 
 def _clear_lost_session() -> SessionInfo | None:
@@ -139,6 +156,8 @@ def _store_bytes(object_store_memory: int | None) -> int:
 
 
 def _describe(cluster: LocalCluster, settings: dict[str, Any]) -> SessionInfo:
+    from nbray.observe.cards import SessionInfo
+
     welcome = cluster.process.welcome
     socket_dir = welcome.session_dir
     address = {
@@ -164,6 +183,8 @@ def shutdown() -> Stopped:
 
     Does nothing, and returns 0, when no session is running.
     """
+    from nbray.observe.cards import Stopped
+
     with _session.lock:
         return Stopped(_end(_session.cluster) if _session.cluster is not None else 0)
 
@@ -186,6 +207,8 @@ def status() -> ClusterStatus:
     Raises:
         RayConnectionError: no session is running.
     """
+    from nbray.observe.status import ClusterStatus
+
     return ClusterStatus(runtime.current().status())
 
 
@@ -207,6 +230,8 @@ def _print_log(message: LogLines) -> None:
     target = sys.stderr if message.stream == "stderr" else sys.stdout
     if target is None:
         return
+    from nbray.observe import renderer
+
     name = message.task_name or "worker"
     tag = name if not renderer.wants_pids() else f"{name} pid={message.pid}"
     try:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from nbray.model.resources import CPU, UNIT, Shape, to_shape, to_units
 from nbray.runtime.current import current
-from nbray.runtime.process import Process
+
+if TYPE_CHECKING:
+    from nbray.runtime.process import Process
 
 DEFAULT_MAX_RETRIES = 3
 

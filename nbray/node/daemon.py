@@ -1,6 +1,6 @@
 """The node daemon: leases in, commands out.
 
-Called by:  node.__main__, the composition root.
+Called by:  node.start, the composition root.
 Imports:    core.{scheduler,workers}, store.server, events.log, node.*, transport, wire.
 Never:      decides (core does), blocks its loop, unpickles.
 
@@ -123,6 +123,7 @@ class NodeDaemon:
         for sig in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(sig, self._stopped.set)
         self.workers.zygote.serve(loop, self.workers.forked, self._on_zygote_lost)
+        self.workers.reap()  # who ended before there was a handler
         self._driver = await attach(tuned(driver), self._on_message, self._on_driver_lost)
         self._driver.role = "driver"
         pidfd = self._watch_driver()
