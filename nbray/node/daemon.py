@@ -33,6 +33,7 @@ from nbray.node.event_feed import EventFeed
 from nbray.node.workers import WorkerExit, WorkerHandle, Workers
 from nbray.store.arena import Arena
 from nbray.store.budget import MemoryBudget
+from nbray.store.pages import can_populate
 from nbray.store.server import StoreServer
 from nbray.transport import linux
 from nbray.transport.aio import Peer, attach
@@ -98,8 +99,9 @@ class NodeDaemon:
             lambda: {control.redis_pid},
         )  # fmt: skip
         self._store = StoreServer(
-            start.node_id, arena, budget.available, self._send_to, self._run_in_thread, self._loop.call_later
-        )
+            start.node_id, arena, budget.available, self._send_to, self._run_in_thread, self._loop.call_later,
+            writers_back=can_populate(),
+        )  # fmt: skip
         self._handlers: dict[type[Message], Callable[[Peer, Any], None]] = {
             Hello: self._on_hello,
             RequestLease: self._on_request_lease,

@@ -21,7 +21,7 @@ import struct
 from typing import Any, NamedTuple
 
 from nbray.model.limits import STORE_ALIGNMENT_BYTES
-from nbray.runtime.bulk_copy import copy_into
+from nbray.runtime.bulk_copy import Ground, copy_into
 
 PLAIN = ord(".")
 BUFFERED = ord("B")
@@ -81,18 +81,20 @@ class Serialized:
             at = offset + len(piece)
         return b"".join(parts)
 
-    def write_into(self, target: memoryview) -> None:
+    def write_into(self, target: memoryview, ground: Ground | None = None) -> None:
         """Write the value in one piece to the first ``size_bytes`` of ``target``.
 
-        Padding is left as it is. Large pieces are copied without the GIL.
+        Padding is left as it is. Large pieces are copied without the GIL. ``ground`` faults the
+        target in before it is written.
 
         Raises:
             ValueError: ``target`` is too small.
+            OSError: ``ground`` found no memory.
         """
         if target.nbytes < self.size_bytes:
             raise ValueError(f"{self.size_bytes} bytes do not fit into {target.nbytes}.")
         for offset, piece in self._pieces or [(0, self.pickled)]:
-            copy_into(target[offset : offset + len(piece)], piece)
+            copy_into(target[offset : offset + len(piece)], piece, ground)
 
 
 class Parts(NamedTuple):

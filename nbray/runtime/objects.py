@@ -23,6 +23,8 @@ from nbray.runtime.loop import Loop, Waiter
 from nbray.runtime.refs import Home, ObjectRef
 from nbray.runtime.serialization import Serialized, deserialize, value_kind
 from nbray.runtime.task_errors import deserialize_error, serialize_system_error
+from nbray.runtime.writing import write
+from nbray.store import refusals
 from nbray.store.mapping import Mapping
 from nbray.wire.messages import (
     AbortObject,
@@ -46,12 +48,13 @@ PROMOTION_RETRY_S = 0.1
 class Creation:
     """A reservation in the store that is under way. Without a waiter nobody wants it any more."""
 
-    __slots__ = ("descriptor", "failure", "promoted", "waiter")
+    __slots__ = ("cold_bytes", "descriptor", "failure", "promoted", "waiter")
 
     def __init__(self, waiter: Waiter | None, promoted: bytes | None) -> None:
         self.waiter = waiter
         self.promoted = promoted  # a small value that is copied as soon as there is space
         self.descriptor: Descriptor | None = None
+        self.cold_bytes = 0
         self.failure: CreateFailed | None = None
 
 
@@ -273,19 +276,27 @@ class Objects:
             ObjectStoreFullError: no room in the store, or no memory in the machine or cgroup.
         """
         assert self.mapping is not None
-        creation = self._create(object_id, owner, serialized.size_bytes)
+        creation = self._create_and_write(object_id, owner, serialized)
         if creation.failure is not None and serialized.size_bytes <= self.mapping.capacity_bytes:
             gc.collect()  # references in cycles hold objects, too
-            creation = self._create(object_id, owner, serialized.size_bytes)
+            creation = self._create_and_write(object_id, owner, serialized)
         if creation.failure is not None:
             raise _full(creation.failure, serialized.size_bytes)
-        descriptor = creation.descriptor
-        if descriptor is None:  # the session ended
-            return None
-        self._write(descriptor, serialized)
-        with self._loop.lock:
-            self._tell_daemon(SealObject(object_id))
-        return descriptor
+        if creation.descriptor is not None:  # else the session ended
+            with self._loop.lock:
+                self._tell_daemon(SealObject(object_id))
+        return creation.descriptor
+
+    def _create_and_write(self, object_id: bytes, owner: bytes, serialized: Serialized) -> Creation:
+        creation = self._create(object_id, owner, serialized.size_bytes)
+        if creation.descriptor is not None:
+            try:
+                self._write(creation.descriptor, creation.cold_bytes, serialized)
+            except OSError as exc:
+                text = refusals.no_memory(serialized.size_bytes, None, exc)
+                creation.failure = CreateFailed(object_id, "memory", text)
+                creation.descriptor = None
+        return creation
 
     def _create(self, object_id: bytes, owner: bytes, size_bytes: int) -> Creation:
         """Ask for space and wait for the answer; call it inside the guard."""
@@ -315,17 +326,14 @@ class Objects:
             self._creations.pop(object_id, None)
             self._tell_daemon(AbortObject(object_id))
 
-    def _write(self, descriptor: Descriptor, serialized: Serialized) -> None:
+    def _write(self, descriptor: Descriptor, cold_bytes: int, serialized: Serialized) -> None:
         assert self.mapping is not None
-        target = self.mapping.writable(descriptor)
         try:
-            serialized.write_into(target)
+            write(self.mapping, descriptor, cold_bytes, serialized)
         except BaseException:
             with self._loop.lock:
                 self._tell_daemon(AbortObject(descriptor.object_id))
             raise
-        finally:
-            target.release()
 
     def _promote(self, entry: Entry) -> None:
         """Copy a small value to the store, without waiting. Lock held."""
@@ -347,6 +355,7 @@ class Objects:
             self._tell_daemon(SealObject(object_id))
         elif creation is not None and creation.waiter is not None:
             creation.descriptor = message.descriptor
+            creation.cold_bytes = message.cold_bytes
             creation.waiter.complete()
         else:
             self._creations.pop(object_id, None)

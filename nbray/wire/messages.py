@@ -209,7 +209,10 @@ class CreateObject(Message):
 
 
 class ObjectCreated(Message):
+    """``cold_bytes`` of it have no memory yet: the writer gives them some, within the memory budget."""
+
     descriptor: Descriptor
+    cold_bytes: int = 0
 
 
 class CreateFailed(Message):

@@ -215,7 +215,7 @@ def test_the_space_of_a_result_that_was_being_written_returns() -> None:
     def dies_writing() -> Any:
         from nbray.runtime.objects import Objects
 
-        def half(_self: Any, _descriptor: Any, _serialized: Any) -> None:
+        def half(_self: Any, _descriptor: Any, _cold_bytes: int, _serialized: Any) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
         setattr(Objects, "_write", half)  # noqa: B010  (mypy refuses the assignment)
