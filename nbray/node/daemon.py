@@ -197,6 +197,7 @@ class NodeDaemon:
         self._pool.trim(now_s, _IDLE_WORKER_S, commands)
         self._pool.expire_starts(now_s, _START_DEADLINE_S, commands)
         self._perform_pool(commands)
+        self._store.recall_idle_slabs()
         if self._store.stats()["used_bytes"] == 0:
             self._store.cool(_COOL_BYTES)
         self._loop.call_later(_TICK_S, self._tick)

@@ -22,12 +22,14 @@ from nbray.model.errors import NbrayError, ObjectStoreFullError, OwnerDiedError,
 from nbray.runtime.loop import Loop, Waiter
 from nbray.runtime.refs import Home, ObjectRef
 from nbray.runtime.serialization import Serialized, deserialize, value_kind
+from nbray.runtime.slabs import SlabWriter, map_in
 from nbray.runtime.task_errors import deserialize_error, serialize_system_error
 from nbray.runtime.writing import write
 from nbray.store import refusals
 from nbray.store.mapping import Mapping
 from nbray.wire.messages import (
     AbortObject,
+    AdoptObject,
     CreateFailed,
     CreateObject,
     Descriptor,
@@ -76,6 +78,12 @@ class Objects:
         self.table = ReferenceTable()
         self.home = Home(self.table.entries, loop.wake)
         self.mapping: Mapping | None = None
+        #: The node whose store this is; its slabs are written to without an answer.
+        self.node_id = b""
+        self.slabs = SlabWriter(tell_daemon)
+        #: Whether messages for the daemon wait in this process, and a question that makes them leave.
+        self.has_backlog: Callable[[], bool] = lambda: False
+        self.catch_up: Callable[[], None] = lambda: None
         self._loop = loop
         self._process_id = process_id
         self._tell_daemon = tell_daemon
@@ -276,6 +284,10 @@ class Objects:
             ObjectStoreFullError: no room in the store, or no memory in the machine or cgroup.
         """
         assert self.mapping is not None
+        if self.slabs.takes(serialized.size_bytes, self.mapping.capacity_bytes):
+            descriptor = self._store_in_slab(object_id, owner, serialized)
+            if descriptor is not None:
+                return descriptor
         creation = self._create_and_write(object_id, owner, serialized)
         if creation.failure is not None and serialized.size_bytes <= self.mapping.capacity_bytes:
             gc.collect()  # references in cycles hold objects, too
@@ -286,6 +298,34 @@ class Objects:
             with self._loop.lock:
                 self._tell_daemon(SealObject(object_id))
         return creation.descriptor
+
+    def _store_in_slab(self, object_id: bytes, owner: bytes, serialized: Serialized) -> Descriptor | None:
+        """The way without an answer; None if it is not open now."""
+        mapping, size_bytes = self.mapping, serialized.size_bytes
+        assert mapping is not None
+        with self._loop.lock:
+            self.drain()
+            piece = None if self._is_over or self.has_backlog() else self.slabs.carve(size_bytes)
+        if piece is None:
+            return None
+        descriptor = Descriptor(object_id, self.node_id, piece.offset, size_bytes, piece.generation)
+        try:
+            map_in(piece, mapping)
+            with mapping.writable(descriptor) as target:
+                serialized.write_into(target)
+        except BaseException:
+            with self._loop.lock:
+                self.slabs.finished(piece)
+            raise
+        with self._loop.lock:
+            # It is in the kernel's hands before anybody else can hear of the object: whatever becomes
+            # of this process, the daemon reads it.
+            self._tell_daemon(AdoptObject(object_id, owner, piece.generation, piece.offset, size_bytes))
+            self.slabs.finished(piece)
+            waits = self.has_backlog()
+        if waits:
+            self.catch_up()
+        return descriptor
 
     def _create_and_write(self, object_id: bytes, owner: bytes, serialized: Serialized) -> Creation:
         creation = self._create(object_id, owner, serialized.size_bytes)

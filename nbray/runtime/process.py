@@ -53,7 +53,9 @@ from nbray.wire.messages import (
     OwnerAddress,
     PinObjects,
     PutFunction,
+    RecallSlab,
     ReclaimLease,
+    SlabGranted,
     Status,
     Value,
     Welcome,
@@ -115,6 +117,9 @@ class Process:
         )
         self.objects = Objects(self.loop, process_id, self.tell_daemon, self.submitter.argument_ready)
         self.objects.mapping = mapping
+        self.objects.node_id = welcome.node_id
+        self.objects.has_backlog = lambda: self._daemon is None or bool(self._daemon.outgoing)
+        self.objects.catch_up = lambda: self.pin([])
         self.submitter.objects = self.objects
         self.submitter.node_cpus = welcome.resources.get("CPU", 0)
         self.on_blocking: Callable[[bool], None] | None = None  # set by workers: a task (un)blocks
@@ -468,6 +473,8 @@ _HANDLERS: dict[type[Message], Callable[[Process, Any], None]] = {
     CreateFailed: lambda p, m: p.objects.on_create_failed(m),
     ObjectReady: lambda p, m: p.objects.on_ready(m),
     ObjectGone: lambda p, m: p.objects.on_gone(m),
+    SlabGranted: lambda p, m: p.objects.slabs.granted(m),
+    RecallSlab: lambda p, m: p.objects.slabs.recalled(m),
     LogLines: lambda p, m: p.logs.arrived(m),
     Status: lambda p, m: p.questions.answered(m),
     ObjectsPinned: lambda p, m: p.questions.answered(m),

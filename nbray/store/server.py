@@ -28,10 +28,12 @@ from typing import Any
 
 from nbray.core.allocator import LARGE_BYTES, Allocator, Extent
 from nbray.core.objects import Command, Holding, ObjectTable, Release
+from nbray.core.slabs import Holder, Slabs
 from nbray.store import refusals
 from nbray.store.arena import Arena
 from nbray.wire.messages import (
     AbortObject,
+    AdoptObject,
     CreateFailed,
     CreateObject,
     FreeObjects,
@@ -40,7 +42,11 @@ from nbray.wire.messages import (
     ObjectCreated,
     ObjectsPinned,
     PinObjects,
+    RecallSlab,
+    RequestSlab,
+    ReturnSlab,
     SealObject,
+    SlabGranted,
     UnpinObjects,
 )
 
@@ -103,6 +109,7 @@ class StoreServer:
         self._call_later = call_later
         self._allocator = Allocator(arena.capacity_bytes, mmap.PAGESIZE)
         self._table = ObjectTable(node_id)
+        self._slabs = Slabs(self._allocator)
         self._waiting: dict[tuple[bytes, bytes], _Creation] = {}  # for room, oldest first
         self._backing: dict[int, bool] = {}  # generation -> released meanwhile
         self._unbacked: dict[int, Extent] = {}  # by generation: their writers back them
@@ -113,6 +120,9 @@ class StoreServer:
             CreateObject: self._on_create,
             SealObject: self._on_seal,
             AbortObject: self._on_abort,
+            AdoptObject: self._on_adopt,
+            RequestSlab: self._on_request_slab,
+            ReturnSlab: self._on_return_slab,
             FreeObjects: self._on_free,
             GetObjects: self._on_get,
             PinObjects: self._on_pin,
@@ -140,6 +150,8 @@ class StoreServer:
         out: list[Command] = []
         self._table.process_lost(process_id, out)
         self._perform(out)
+        if self._slabs.process_lost(process_id):
+            self._retry()
 
     def cool(self, max_bytes: int) -> int:
         """Give up to ``max_bytes`` of free memory back to the machine; return how many it were.
@@ -157,7 +169,8 @@ class StoreServer:
         """Plain figures for people and monitors."""
         return {
             "capacity_bytes": self._allocator.capacity_bytes,
-            "used_bytes": self._allocator.used_bytes,
+            "used_bytes": self._allocator.used_bytes - self._slabs.unused_bytes,
+            "slab_bytes": self._slabs.unused_bytes,
             "backed_bytes": self._allocator.backed_bytes,
             "largest_free_bytes": self._allocator.largest_free(),
             "creations_waiting": len(self._waiting),
@@ -189,6 +202,7 @@ class StoreServer:
             self._fail(creation, "full", text)
         elif not self._reserve(creation):
             self._waiting[creation.key] = creation
+            self._recall(self._slabs.holders())
             self._call_later(FULL_WAIT_S, lambda: self._give_up(creation))
 
     def _on_seal(self, writer: bytes, message: SealObject) -> None:
@@ -231,6 +245,67 @@ class StoreServer:
         out: list[Command] = []
         self._table.unpin(process, message.object_ids, out)
         self._perform(out)
+
+    # --- slabs -----------------------------------------------------------------------------------
+
+    def recall_idle_slabs(self) -> None:
+        """Ask for the slabs of which nothing was used since the last call."""
+        self._recall(self._slabs.idle())
+
+    def _recall(self, holders: list[Holder]) -> None:
+        for process_id, generation in holders:
+            self._send(process_id, RecallSlab(generation))
+
+    def _on_adopt(self, writer: bytes, message: AdoptObject) -> None:
+        extent = self._slabs.adopt(writer, message.generation, message.offset, message.size_bytes)
+        if extent is None:
+            return  # not by our processes
+        out: list[Command] = []
+        self._table.adopted(message.object_id, message.owner_id, writer, extent, message.size_bytes, out)
+        self._perform(out)
+
+    def _on_request_slab(self, writer: bytes, message: RequestSlab) -> None:
+        size = self._slabs.promise(writer, message.object_bytes)
+        extent = self._allocator.allocate(size) if size else None
+
+        def done(error: BaseException | None) -> None:
+            self._slab_backed(writer, size, extent, error)
+
+        if extent is None:
+            if size:
+                self._slabs.refused(writer, size)
+            self._send(writer, SlabGranted(0, 0, 0))
+        elif not extent.cold:
+            done(None)
+        elif self._room() < extent.cold_bytes:
+            self._backing[extent.generation] = False
+            done(OSError(errno.ENOMEM, "no memory for a slab"))
+        else:
+            self._backing[extent.generation] = False
+            self._run_in_thread(lambda: self._arena.grow(extent.cold, self._room), done)
+
+    def _slab_backed(
+        self, writer: bytes, size: int, extent: Extent | None, error: BaseException | None
+    ) -> None:
+        if self._closed or extent is None:
+            return
+        if extent.cold:
+            del self._backing[extent.generation]
+            (self._allocator.backing_done if error is None else self._allocator.backing_failed)(extent)
+        if error is None and not self._table.is_lost(writer):
+            self._slabs.granted(writer, size, extent)
+            self._send(writer, SlabGranted(extent.offset, extent.size_bytes, extent.generation))
+            return
+        self._slabs.refused(writer, size)
+        if error is None:
+            self._allocator.free(extent)
+        elif not self._table.is_lost(writer):
+            self._send(writer, SlabGranted(0, 0, 0))
+        self._retry()
+
+    def _on_return_slab(self, writer: bytes, message: ReturnSlab) -> None:
+        if self._slabs.returned(writer, message.generation):
+            self._retry()
 
     # --- creation --------------------------------------------------------------------------------
 

@@ -83,6 +83,11 @@ NUMBERS = [
     "ForkWorker",
     "WorkerForked",
     "ZygoteReady",
+    "RequestSlab",
+    "SlabGranted",
+    "AdoptObject",
+    "RecallSlab",
+    "ReturnSlab",
 ]
 
 # Plain data as it arrives: msgpack knows neither tuples nor sets.
