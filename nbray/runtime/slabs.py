@@ -20,7 +20,7 @@ from nbray.store.pages import can_populate, populate
 from nbray.wire.messages import Message, RecallSlab, RequestSlab, ReturnSlab, SlabGranted
 
 _MASK = STORE_ALIGNMENT_BYTES - 1
-#: Pages of a slab are mapped by at least so much at a time.
+#: Pages of a slab are mapped by so much at a time, and more for a larger object.
 _STRIDE_BYTES = 1024 * 1024
 #: After a refusal so many objects take the way that asks before a slab is asked for again.
 _PATIENCE = 64
@@ -138,7 +138,7 @@ def map_in(piece: Piece, mapping: Mapping) -> None:
     start = slab.mapped
     if end <= start:
         return
-    stop = slab.mapped = min(slab.end, max(end, start + _STRIDE_BYTES))
+    stop = slab.mapped = min(slab.end, slab.start - (slab.start - end) // _STRIDE_BYTES * _STRIDE_BYTES)
     if can_populate() and not mapping.is_touched(start, stop - start):
         populate(mapping.address(start), stop - start)
         mapping.touch(start, stop - start)
