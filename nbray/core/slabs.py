@@ -23,7 +23,7 @@ _MIB = 1024 * 1024
 FIRST_BYTES = 4 * _MIB
 LARGEST_BYTES = 16 * _MIB
 #: At least so many objects fit into a slab.
-OBJECTS_MIN = 4
+OBJECTS_MIN = 3
 #: One that it fills, and one to go on with.
 SLABS_PER_PROCESS = 2
 #: All slabs together take at most this share of the store; and none is given to a store that is fuller.

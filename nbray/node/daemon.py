@@ -33,7 +33,6 @@ from nbray.node.event_feed import EventFeed
 from nbray.node.workers import WorkerExit, WorkerHandle, Workers
 from nbray.store.arena import Arena
 from nbray.store.budget import MemoryBudget
-from nbray.store.pages import can_populate
 from nbray.store.server import StoreServer
 from nbray.transport import linux
 from nbray.transport.aio import Peer, attach
@@ -100,7 +99,7 @@ class NodeDaemon:
         )  # fmt: skip
         self._store = StoreServer(
             start.node_id, arena, budget.available, self._send_to, self._run_in_thread, self._loop.call_later,
-            writers_back=can_populate(),
+            writers_back=True,
         )  # fmt: skip
         self._handlers: dict[type[Message], Callable[[Peer, Any], None]] = {
             Hello: self._on_hello,

@@ -11,7 +11,9 @@ as much as those that this process has touched before.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
+import os
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 class Mapping:
     """Both mappings of an arena of ``capacity_bytes``, whose descriptor may be closed afterwards.
 
+    ``fd`` is a descriptor of its own, for writes that should not go through a mapping.
+
     Raises:
         OSError: the kernel refuses (address space limit, or the descriptor is not the arena's).
         ValueError: the file is smaller than ``capacity_bytes``.
@@ -37,9 +41,11 @@ class Mapping:
 
     def __init__(self, fd: int, capacity_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes
+        self.fd = -1
         self._writable = mmap.mmap(fd, capacity_bytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         try:
             self._readable = mmap.mmap(fd, capacity_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
+            self.fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
         except BaseException:
             self._writable.close()
             raise
@@ -124,6 +130,9 @@ class Mapping:
 
     def close(self) -> None:
         """Unmap what nobody uses. A mapping with live views goes when the last of them does."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
         for mapping in (self._writable, self._readable):
             try:
                 mapping.close()

@@ -1,14 +1,12 @@
 """Faulting pages of the arena in by the range, which is several times as fast as one by one.
 
-Called by:  store.mapping, runtime.bulk_copy (many threads); node.start asks whether it works here.
+Called by:  runtime.{bulk_copy,slabs,writing}, store.mapping.
 Imports:    the standard library.
 Never:      decides whether memory may be taken (store.budget says that).
 
-``MADV_POPULATE_WRITE`` (Linux 5.14) gives pages memory, maps them, and reports what goes wrong as an
-error, where a write would end in SIGBUS. Measured on 100 MB in steps of 2 MiB, copy included, with one
-thread and with two: pages without memory 1.6 and 3.1 GB/s (page by page 1.3 and 2.5; ``pwrite`` 2.7,
-and it leaves them unmapped), pages with memory that this process has not mapped 4.3 and 7.5 (page by
-page 2.9 and 3.1). ``mmap.madvise`` cannot be used: it holds the GIL.
+``MADV_POPULATE_WRITE`` (Linux 5.14) maps pages, gives those memory that have none, and reports what goes
+wrong as an error, where a write would end in SIGBUS. What it brings stands in ``runtime.writing``.
+``mmap.madvise`` cannot be used: it holds the GIL.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def test_slabs_grow_with_use_and_never_beyond_the_largest(desk: Desk) -> None:
 
 
 def test_a_slab_holds_several_of_the_objects_that_it_is_for(desk: Desk) -> None:
-    assert desk.slabs.promise(ME, 3 * MIB) == 12 * MIB
+    assert desk.slabs.promise(ME, 4 * MIB) == 12 * MIB
     assert desk.slabs.promise(OTHER, object_max_bytes(2 * GIB) + 1) == 0
 
 
@@ -75,9 +75,9 @@ def test_a_store_that_is_half_full_gives_none(desk: Desk) -> None:
 
 
 def test_all_slabs_together_take_a_small_part_of_the_store(desk: Desk) -> None:
-    in_all = sum(desk.slabs.promise(bytes([n]), 4 * MIB) for n in range(100))
+    in_all = sum(desk.slabs.promise(bytes([n]), object_max_bytes(2 * GIB)) for n in range(100))
 
-    assert in_all == 2 * GIB // 8
+    assert 2 * GIB // 8 - LARGEST_BYTES < in_all <= 2 * GIB // 8
 
 
 def test_an_adopted_object_is_freed_like_any_other_and_the_rest_goes_back(desk: Desk) -> None:
