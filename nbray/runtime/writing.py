@@ -17,7 +17,7 @@ import os
 
 from nbray.runtime.serialization import Serialized
 from nbray.store.budget import MemoryBudget
-from nbray.store.mapping import Mapping
+from nbray.store.mapping import ArenaFile, Mapping
 from nbray.store.pages import can_populate
 from nbray.wire.messages import Descriptor
 
@@ -40,7 +40,7 @@ def write(mapping: Mapping, descriptor: Descriptor, cold_bytes: int, serialized:
         OSError: the machine, or a memory cgroup, has no memory for it.
     """
     if cold_bytes:
-        _write_to_file(mapping.fd, descriptor.offset, serialized)
+        _write_to_file(mapping.file, descriptor.offset, serialized)
         return
     touched = mapping.is_touched(descriptor.offset, descriptor.size_bytes)
     with mapping.writable(descriptor) as target:
@@ -49,7 +49,9 @@ def write(mapping: Mapping, descriptor: Descriptor, cold_bytes: int, serialized:
         mapping.touch(descriptor.offset, descriptor.size_bytes)
 
 
-def _write_to_file(fd: int, offset: int, serialized: Serialized) -> None:
+def _write_to_file(file: ArenaFile | None, offset: int, serialized: Serialized) -> None:
+    if file is None:
+        raise ValueError("The arena is closed.")
     allowed_bytes = 0
     left_bytes = serialized.size_bytes
     for at, piece in serialized.pieces():
@@ -60,7 +62,7 @@ def _write_to_file(fd: int, offset: int, serialized: Serialized) -> None:
                     allowed_bytes = min(STEP_BYTES, left_bytes)
                     _check_budget(allowed_bytes)
                     left_bytes -= allowed_bytes
-                count = os.pwrite(fd, whole[done : done + allowed_bytes], offset + at + done)
+                count = os.pwrite(file.fd, whole[done : done + allowed_bytes], offset + at + done)
                 done += count
                 allowed_bytes -= count
 

@@ -29,10 +29,27 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
+class ArenaFile:
+    """A descriptor of the arena that is closed when nobody refers to it any more.
+
+    Not sooner: another thread may be writing through it, and the number would soon be another file's.
+    """
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = -1
+        self.fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
 class Mapping:
     """Both mappings of an arena of ``capacity_bytes``, whose descriptor may be closed afterwards.
 
-    ``fd`` is a descriptor of its own, for writes that should not go through a mapping.
+    ``file`` is the arena as a file, for writes that should not go through a mapping; None when closed.
 
     Raises:
         OSError: the kernel refuses (address space limit, or the descriptor is not the arena's).
@@ -41,11 +58,11 @@ class Mapping:
 
     def __init__(self, fd: int, capacity_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes
-        self.fd = -1
+        self.file: ArenaFile | None = None
         self._writable = mmap.mmap(fd, capacity_bytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         try:
             self._readable = mmap.mmap(fd, capacity_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
-            self.fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
+            self.file = ArenaFile(fd)
         except BaseException:
             self._writable.close()
             raise
@@ -130,9 +147,7 @@ class Mapping:
 
     def close(self) -> None:
         """Unmap what nobody uses. A mapping with live views goes when the last of them does."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        self.file = None
         for mapping in (self._writable, self._readable):
             try:
                 mapping.close()
