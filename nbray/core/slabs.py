@@ -22,8 +22,9 @@ _MIB = 1024 * 1024
 #: A process's first slab; each further one is twice as large, up to the store's ``slab_max_bytes``.
 FIRST_BYTES = 4 * _MIB
 LARGEST_BYTES = 16 * _MIB
-#: At least so many objects fit into a slab.
-OBJECTS_MIN = 3
+#: At least so many objects fit into a slab. (To ask for 4 MiB costs less than to write to memory that
+#: is not in the cache, which the space that was freed last is.)
+OBJECTS_MIN = 8
 #: One that it fills, and one to go on with.
 SLABS_PER_PROCESS = 2
 #: All slabs together take at most this share of the store; and none is given to a store that is fuller.

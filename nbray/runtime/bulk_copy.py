@@ -6,8 +6,8 @@ Never:      leaves a thread that still writes, whatever interrupts it.
 
 Assigning to a slice of a memoryview holds the GIL for the whole copy, which stalls the I/O thread;
 ``memmove`` by ctypes releases it. Two threads together fill warm memory 1.1 to 1.6 times as fast as one,
-and memory that must be mapped first almost twice as fast. Starting the second costs 50 us, and more on busy
-cores: it pays above 8 MiB, which one thread copies in about 700 us.
+and memory that must be mapped first almost twice as fast. Starting the second costs 50 us: it pays above
+4 MiB, which one thread copies in about 400 us.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from typing import Any
 
 from nbray.store.pages import populate
 
-#: From here on two threads copy.
-LARGE_BYTES = 8 * 1024 * 1024
-#: From here on the GIL is released. (To get it back may take 5 ms where another thread computes.)
-UNLOCKED_BYTES = 4 * 1024 * 1024
+#: From here on two threads copy, and the GIL is released. (To get it back may take 5 ms where another
+#: thread computes.)
+LARGE_BYTES = 4 * 1024 * 1024
 #: Pages are mapped and filled by so much at a time. Smaller pieces are left to page faults.
 CHUNK_BYTES = 1024 * 1024
 
@@ -39,7 +38,7 @@ def copy_into(target: memoryview, source: bytes | memoryview, *, map_in: bool = 
         OSError: they cannot be mapped.
     """
     size_bytes = len(source)
-    if size_bytes < CHUNK_BYTES or (size_bytes < UNLOCKED_BYTES and not map_in):
+    if size_bytes < CHUNK_BYTES or (size_bytes < LARGE_BYTES and not map_in):
         target[:] = source
         return
     to, of = _address_of(target), _address_of(source)

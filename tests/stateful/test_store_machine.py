@@ -185,14 +185,14 @@ class StoreMachine(RuleBasedStateMachine):
         message = SealObject(place.object_id) if seal else AbortObject(place.object_id)
         self.store.handle(writer, message)
 
-    @rule(seat=SEAT, size=st.sampled_from([1, 1000, 20_000]))
+    @rule(seat=SEAT, size=st.sampled_from([1, 1000, 12_000]))
     def ask_for_a_slab(self, seat: int, size: int) -> None:
         process = self.seats[seat]
         if process not in self.slab_asked:
             self.slab_asked.add(process)
             self.store.handle(process, RequestSlab(size))
 
-    @rule(seat=SEAT, object_id=OBJECT, skip=st.sampled_from([0, 64, 6400]), size=st.integers(1, 20_000))
+    @rule(seat=SEAT, object_id=OBJECT, skip=st.sampled_from([0, 64, 6400]), size=st.integers(1, 10_000))
     def adopt(self, seat: int, object_id: bytes, skip: int, size: int) -> None:
         """Write an object into a slab. What is skipped was given to an object that came to nothing."""
         process = self.seats[seat]

@@ -47,7 +47,7 @@ def test_slabs_grow_with_use_and_never_beyond_the_largest(desk: Desk) -> None:
 
 
 def test_a_slab_holds_several_of_the_objects_that_it_is_for(desk: Desk) -> None:
-    assert desk.slabs.promise(ME, 4 * MIB) == 12 * MIB
+    assert desk.slabs.promise(ME, MIB) == 8 * MIB
     assert desk.slabs.promise(OTHER, object_max_bytes(2 * GIB) + 1) == 0
 
 
@@ -55,7 +55,7 @@ def test_a_small_store_gives_small_ones(desk: Desk) -> None:
     small = Desk(75 * MIB)
 
     assert small.slabs.promise(ME, 1000) == slab_max_bytes(75 * MIB) < 2 * MIB
-    assert small.slabs.promise(ME, MIB) == 0
+    assert small.slabs.promise(ME, MIB // 4) == 0
 
 
 def test_a_process_has_two_at_most(desk: Desk) -> None:

@@ -122,8 +122,8 @@ def test_only_objects_of_middling_size_lie_in_slabs() -> None:
     store = 4 << 30
 
     assert SlabWriter.takes(MIB, store)
-    assert SlabWriter.takes(4 * MIB + 1000, store)  # an array of 4 MiB and what describes it
-    assert not SlabWriter.takes(6 * MIB, store)
+    assert SlabWriter.takes(2 * MIB, store)
+    assert not SlabWriter.takes(2 * MIB + 1, store)
     assert not SlabWriter.takes(MIB, 75 * MIB)
 
 
