@@ -17,59 +17,79 @@ Never:      imports NumPy, Redis, IPython or asyncio by itself: the import takes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from nbray.api.modes import LOCAL_MODE, PYTHON_MODE, SCRIPT_MODE, SILENT_MODE, WORKER_MODE
-from nbray.api.objects import get, put, wait
-from nbray.api.serializers import register_custom_serializer
-from nbray.api.session import init, is_initialized, shutdown, status
-from nbray.api.tasks import RemoteFunction, remote
-from nbray.model.errors import (
-    ClusterNotFoundError,
-    GetTimeoutError,
-    NbrayError,
-    ObjectStoreFullError,
-    OptionError,
-    OwnerDiedError,
-    PlatformError,
-    ProtocolError,
-    RayActorError,
-    RayCancellationError,
-    RayConnectionError,
-    RayError,
-    RayGetArgumentError,
-    RayGetError,
-    RayletError,
-    RayTaskError,
-    RayTimeoutError,
-    RayWorkerError,
-    RedisNotFoundError,
-    SerializationError,
-    SessionStartError,
-    SocketPathError,
-    StaleSessionError,
-    UnknownObjectError,
-    UnreconstructableError,
-)
-from nbray.runtime.identifiers import (
-    ActorCheckpointID,
-    ActorClassID,
-    ActorID,
-    ClientID,
-    FunctionID,
-    JobID,
-    TaskID,
-    UniqueID,
-    WorkerID,
-)
-from nbray.runtime.refs import ObjectRef
-
+TYPE_CHECKING = False  # typing itself takes longer to import than all that stands here
 if TYPE_CHECKING:
+    from typing import Any
+
     from IPython.core.interactiveshell import InteractiveShell
+
+    from nbray.api.modes import LOCAL_MODE, PYTHON_MODE, SCRIPT_MODE, SILENT_MODE, WORKER_MODE
+    from nbray.api.objects import get, put, wait
+    from nbray.api.serializers import register_custom_serializer
+    from nbray.api.session import init, is_initialized, shutdown, status
+    from nbray.api.tasks import RemoteFunction, remote
+    from nbray.model.errors import (
+        ClusterNotFoundError,
+        GetTimeoutError,
+        NbrayError,
+        ObjectStoreFullError,
+        OptionError,
+        OwnerDiedError,
+        PlatformError,
+        ProtocolError,
+        RayActorError,
+        RayCancellationError,
+        RayConnectionError,
+        RayError,
+        RayGetArgumentError,
+        RayGetError,
+        RayletError,
+        RayTaskError,
+        RayTimeoutError,
+        RayWorkerError,
+        RedisNotFoundError,
+        SerializationError,
+        SessionStartError,
+        SocketPathError,
+        StaleSessionError,
+        UnknownObjectError,
+        UnreconstructableError,
+    )
+    from nbray.runtime.identifiers import (
+        ActorCheckpointID,
+        ActorClassID,
+        ActorID,
+        ClientID,
+        FunctionID,
+        JobID,
+        TaskID,
+        UniqueID,
+        WorkerID,
+    )
+    from nbray.runtime.refs import ObjectRef
+    from nbray.runtime.refs import ObjectRef as ObjectID
 
 __version__ = "0.1.0"
 
-ObjectID = ObjectRef
+#: Where public names live, unless they are errors. The daemon is a process of this package, too, and
+#: must not pay for (or even load) what users call: so nothing is imported before it is asked for.
+_HOMES = {
+    "nbray.api.classic_worker": ("get_webui_url",),
+    "nbray.api.modes": ("LOCAL_MODE", "PYTHON_MODE", "SCRIPT_MODE", "SILENT_MODE", "WORKER_MODE"),
+    "nbray.api.objects": ("get", "put", "wait"),
+    "nbray.api.serializers": ("register_custom_serializer",),
+    "nbray.api.session": ("init", "is_initialized", "shutdown", "status"),
+    "nbray.api.tasks": ("RemoteFunction", "remote"),
+    "nbray.runtime.identifiers": (
+        "ActorCheckpointID", "ActorClassID", "ActorID", "ClientID", "FunctionID", "JobID", "TaskID",
+        "UniqueID", "WorkerID",
+    ),
+    "nbray.runtime.refs": ("ObjectID", "ObjectRef"),
+}  # fmt: skip
+_OTHER_NAMES = {"ObjectID": "ObjectRef"}
+#: Rooms that are opened when they are asked for. ``worker`` is the worker process's, of which only the
+#: door is loaded; behind it stand the classic names.
+_ROOMS = ("experimental", "jupyter", "services", "worker")
 
 
 def classic_worker_name(name: str) -> Any:
@@ -95,19 +115,27 @@ def unload_ipython_extension(ip: InteractiveShell) -> None:
     kernel.unload(ip)
 
 
-#: Rooms that are opened when they are asked for. ``worker`` is the worker process's, of which only the
-#: door is loaded; behind it stand the classic names.
-_ROOMS = ("experimental", "jupyter", "services", "worker")
+def _home_of(name: str) -> str:
+    for module, names in _HOMES.items():
+        if name in names:
+            return module
+    if name in __all__:
+        return "nbray.model.errors"
+    raise AttributeError(f"module 'nbray' has no attribute {name!r}")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        import importlib
+    import importlib
 
+    if name in _ROOMS:
         return importlib.import_module(f"nbray.{name}")
-    if name == "get_webui_url":
-        return classic_worker_name(name)
-    raise AttributeError(f"module 'nbray' has no attribute {name!r}")
+    module = importlib.import_module(_home_of(name))
+    value = globals()[name] = getattr(module, _OTHER_NAMES.get(name, name))
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 __all__ = [

@@ -1,7 +1,8 @@
 """Starting and ending a session: ``init``, ``shutdown``, ``is_initialized``, ``status``.
 
 Called by:  users, jupyter.
-Imports:    api.{addresses,modes,notices,settings,signals}, cluster, observe, runtime.
+Imports:    api.{addresses,modes,notices,settings,signals}, cluster, observe, runtime; what takes long, only
+            after the daemon was started.
 Never:      leaves a half-started session behind.
 """
 
@@ -13,23 +14,23 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nbray.api import addresses, modes, notices, settings, signals
 from nbray.api.settings import Settings
-from nbray.cluster.launch import LocalCluster
+from nbray.cluster.starting import StartingDaemon
 from nbray.model import ids
 from nbray.model.errors import RayConnectionError, SessionStartError
-from nbray.observe import renderer
-from nbray.observe.cards import SessionInfo, Stopped
-from nbray.observe.status import ClusterStatus
 from nbray.runtime import current as runtime
-from nbray.runtime.identifiers import JobID
-from nbray.wire.messages import LogLines, Welcome
 
 if TYPE_CHECKING:
     from nbray.cluster.inprocess import InProcess
+    from nbray.cluster.launch import LocalCluster
+    from nbray.observe.cards import SessionInfo, Stopped
+    from nbray.observe.status import ClusterStatus
+    from nbray.runtime.identifiers import JobID
+    from nbray.wire.messages import LogLines, Welcome
 
 logger = logging.getLogger("nbray")
 
@@ -167,6 +168,8 @@ def _in_a_worker(ignore_reinit_error: bool) -> SessionInfo:
     if not ignore_reinit_error:
         raise RuntimeError(text)
     logger.error(text)
+    from nbray.observe.cards import SessionInfo
+
     welcome = runtime.current().welcome
     return SessionInfo(_address_info(welcome, node_ip_of(welcome)), nodes=1, resources=welcome.resources)
 
@@ -193,16 +196,24 @@ def _start(wanted: Settings) -> LocalCluster | InProcess:
 
         cluster = InProcess(wanted.resources, wanted.job_id)
     else:
-        on_log = _print_log if wanted.log_to_driver else None
-        cluster = LocalCluster(
-            wanted.resources, wanted.store_bytes, wanted.temp_dir, on_log, on_warning, wanted.job_id
-        )
+        cluster = _launch(wanted, on_warning)
     if wanted.id_seed is not None:
         cluster.process.context.name_children_by(ids.seeded_scope(wanted.id_seed))
     runtime.set_current(cluster.process)
     cluster.process.context.enter_cell(_session.cell)
     signals.leave_cleanly(cluster.process.loop.guard)
     return cluster
+
+
+def _launch(wanted: Settings, on_warning: Callable[[str], None] | None) -> LocalCluster:
+    starting = StartingDaemon(wanted.temp_dir)
+    try:
+        from nbray.cluster.launch import LocalCluster  # 40 ms, while the daemon boots
+    except BaseException:
+        starting.abandon()
+        raise
+    on_log = _print_log if wanted.log_to_driver else None
+    return LocalCluster(starting, wanted.resources, wanted.store_bytes, on_log, on_warning, wanted.job_id)
 
 
 def _clear_lost_session() -> SessionInfo | None:
@@ -214,6 +225,8 @@ def _clear_lost_session() -> SessionInfo | None:
 
 
 def _describe(cluster: LocalCluster | InProcess, wanted: Settings, asked: Mapping[str, Any]) -> SessionInfo:
+    from nbray.observe.cards import SessionInfo
+
     welcome = cluster.process.welcome
     own = {name: asked[name] for name in ("num_cpus", "object_store_memory", "log_to_driver", "namespace")}
     return SessionInfo(
@@ -252,6 +265,8 @@ def shutdown() -> Stopped:
 
     Does nothing, and returns 0, when no session is running.
     """
+    from nbray.observe.cards import Stopped
+
     with _session.lock:
         was_running = _session.cluster is not None
         stopped = Stopped(_end(_session.cluster) if _session.cluster is not None else 0)
@@ -278,6 +293,8 @@ def status() -> ClusterStatus:
     Raises:
         RayConnectionError: no session is running.
     """
+    from nbray.observe.status import ClusterStatus
+
     return ClusterStatus(runtime.current().status())
 
 
@@ -310,6 +327,8 @@ def _print_log(message: LogLines) -> None:
     target = sys.stderr if message.stream == "stderr" else sys.stdout
     if target is None:
         return
+    from nbray.observe import renderer
+
     name = message.task_name or "worker"
     tag = name if not renderer.wants_pids() else f"{name} pid={message.pid}"
     try:

@@ -12,7 +12,7 @@ import inspect
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from nbray.api.options import TaskOptions
 from nbray.api.parameters import Parameters
@@ -23,7 +23,9 @@ from nbray.runtime import custom_serializers
 from nbray.runtime.context import Place
 from nbray.runtime.current import current
 from nbray.runtime.functions import Definition
-from nbray.runtime.process import Process
+
+if TYPE_CHECKING:
+    from nbray.runtime.process import Process
 
 #: An attribute of a function that wraps the submission of its tasks; see ``RemoteFunction``.
 _INVOCATION_DECORATOR = "__ray_invocation_decorator__"

@@ -1,7 +1,7 @@
-"""Starting a node daemon for this driver, talking to it first, and seeing it off.
+"""Talking to the node daemon that this driver started: a greeting first, a farewell last.
 
 Called by:  api.session.
-Imports:    cluster.session, control.source, runtime.process, store.mapping, transport.
+Imports:    cluster.starting, runtime.process, store.mapping, transport.
 Never:      imports nbray.node; puts a secret on a command line or into the environment.
 """
 
@@ -11,60 +11,51 @@ import contextlib
 import os
 import select
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from nbray.cluster.session import SessionDir
-from nbray.control.source import locate
-from nbray.model.errors import PlatformError, RayConnectionError, RedisNotFoundError, SessionStartError
+from nbray.cluster.starting import STOP_DEADLINE_S, StartingDaemon, own_path
+from nbray.model.errors import RayConnectionError, RedisNotFoundError, SessionStartError
 from nbray.model.ids import NODE_ID_BYTES, PROCESS_ID_BYTES
 from nbray.model.limits import PROTOCOL_VERSION
 from nbray.runtime.context import Place, new_context
 from nbray.runtime.process import Process
 from nbray.runtime.waiting import Waiter
 from nbray.store.mapping import Mapping
-from nbray.transport import interpreter, linux
+from nbray.transport import linux
 from nbray.transport.sockets import receive_with_descriptors, tuned
 from nbray.wire.codec import decode_buffer, encode
 from nbray.wire.messages import Hello, LogLines, Message, Shutdown, StartFailed, StartNode, Stopped, Welcome
 
 START_DEADLINE_S = 20.0
-STOP_DEADLINE_S = 5.0
-_LAST_STEPS_S = 2.0
 _SHUT_DOWN = "The session was shut down. Call nbray.init() to start another."
-#: Every process of a session starts with this in its environment; what survives its daemon is found by it.
-SESSION_MARK = "NBRAY_SESSION"
 
 
 class LocalCluster:
     """An embedded cluster of one node, which lives as long as this driver.
 
     Args:
+        starting: its daemon, which boots; it belongs to the cluster from now on.
         resources: in units of 1e-4.
         store_capacity_bytes: 0 for a share of free memory.
-        temp_dir: where the session directory goes; None for the usual places.
         job_id: of the driver's work; None for a new one.
 
     Raises:
-        PlatformError, RedisNotFoundError, SessionStartError: it did not come up; nothing is left.
+        RedisNotFoundError, SessionStartError: it did not come up; nothing is left.
     """
 
     def __init__(
         self,
+        starting: StartingDaemon,
         resources: dict[str, int],
         store_capacity_bytes: int,
-        temp_dir: str | None,
         on_log: Callable[[LogLines], None] | None,
         on_warning: Callable[[str], None] | None,
         job_id: bytes | None = None,
     ) -> None:
-        if not linux.is_supported():
-            raise PlatformError()
-        self._redis = locate()
-        self.session = SessionDir(temp_dir)
+        self._daemon = starting
+        self.session = starting.session
         self._resources = resources
         self._store_capacity_bytes = store_capacity_bytes
         self._stopped_processes = 0
@@ -72,42 +63,12 @@ class LocalCluster:
         self._driver_pid = os.getpid()
         self.job_id = os.urandom(PROCESS_ID_BYTES) if job_id is None else job_id
         try:
-            self._daemon, sock = self._spawn()
-            try:
-                self.process = self._join(sock, on_log, on_warning)
-            except BaseException:
-                sock.close()
-                self._bury()
-                raise
+            self.process = self._join(starting.socket, on_log, on_warning)
         except BaseException:
-            self.session.release()
+            starting.abandon()
             raise
 
     # --- starting ----------------------------------------------------------------------------------
-
-    def _spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            env = interpreter.environment(_own_path())
-            env[SESSION_MARK] = self.session.path.name
-            daemon = subprocess.Popen(
-                interpreter.command("nbray.node.__main__", str(theirs.fileno())),
-                pass_fds=(theirs.fileno(),),
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._log_file(),
-                cwd="/",
-                start_new_session=True,  # Ctrl-C at a terminal, or Stop in a notebook, is not for it
-            )
-        return daemon, ours
-
-    def _log_file(self) -> int:
-        path = self.session.path / "logs" / "daemon.log"
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        os.fchmod(fd, 0o600)
-        self._log_fd = fd
-        return fd
 
     def _join(
         self,
@@ -115,7 +76,6 @@ class LocalCluster:
         on_log: Callable[[LogLines], None] | None,
         on_warning: Callable[[str], None] | None,
     ) -> Process:
-        os.close(self._log_fd)
         with contextlib.suppress(ConnectionError):  # it ended already: then there is no answer either
             sock.sendall(encode(self._start_message()))
         welcome, arena_fd = self._await_welcome(sock)
@@ -149,12 +109,12 @@ class LocalCluster:
             node_incarnation=1,
             resources=self._resources,
             store_capacity_bytes=self._store_capacity_bytes,
-            redis_kind=self._redis.kind,
-            redis_location=self._redis.location,
-            redis_origin=self._redis.origin,
+            redis_kind=self._daemon.redis.kind,
+            redis_location=self._daemon.redis.location,
+            redis_origin=self._daemon.redis.origin,
             driver_pid=os.getpid(),
             driver_start_ticks=ticks or 0,
-            sys_path=_own_path(),
+            sys_path=own_path(),
             job_id=self.job_id,
             entrypoint=" ".join(sys.argv)[:200],
             cwd=os.getcwd(),
@@ -208,7 +168,7 @@ class LocalCluster:
 
     def _on_daemon_died(self) -> None:
         """Do not wait for ``stop`` to end what it left behind."""
-        self._end_survivors()
+        self._daemon.end_survivors()
 
     def stop(self) -> int:
         """End everything that this cluster started; returns how many processes that were.
@@ -228,27 +188,9 @@ class LocalCluster:
             mapping = process.objects.mapping
             if mapping is not None:
                 mapping.close()
-            self._bury()
+            self._daemon.bury()
             self.session.release()
         return self._stopped_processes + 1
-
-    def _bury(self) -> None:
-        """See the daemon's end; it may have died badly: end whatever of this session outlived it."""
-        try:
-            self._daemon.wait(_LAST_STEPS_S)
-        except subprocess.TimeoutExpired:
-            self._daemon.kill()
-            self._daemon.wait()
-        until_s = time.monotonic() + STOP_DEADLINE_S
-        while self._end_survivors() and time.monotonic() < until_s:
-            time.sleep(0.005)
-
-    def _end_survivors(self) -> bool:
-        """Kill what carries this session's mark; False when there was nothing."""
-        left = linux.processes_marked(SESSION_MARK, self.session.path.name)
-        for pid in left:
-            linux.kill_quietly(pid)
-        return bool(left)
 
     def abandon(self) -> None:
         """In a forked child of the driver: let go of the session without a word to anybody."""
@@ -262,11 +204,3 @@ class LocalCluster:
     def pid(self) -> int:
         """Of the node daemon."""
         return self._daemon.pid
-
-
-def _own_path() -> list[str]:
-    """The driver's import path, absolute; then its script's folder, its own, and that of this package."""
-    package_root = str(Path(__file__).resolve().parents[2])
-    script = getattr(sys.modules.get("__main__"), "__file__", None)
-    path = [*sys.path, *([os.path.dirname(script)] if script else []), os.getcwd(), package_root]
-    return list(dict.fromkeys(os.path.abspath(entry) for entry in path))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import shutil
 import stat
 import tempfile
@@ -35,7 +34,7 @@ class SessionDir:
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
         self.path.chmod(0o700)
         (self.path / "logs").mkdir(mode=0o700)
-        self.token = secrets.token_bytes(32)
+        self.token = os.urandom(32)
         # It gets its name when it is locked: between, another driver's ``remove_stale`` would find it free.
         unnamed = self.path / "lock.new"
         self._lock = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

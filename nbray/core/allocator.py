@@ -170,6 +170,25 @@ class Allocator:
         self._frees += 1
         self._free.add(extent.offset, extent.end, True, self._frees)
 
+    def carve(self, extent: Extent, start: int, end: int) -> tuple[Extent, list[Extent]]:
+        """Cut [start, end) out of an extent, which becomes several: that piece, and what is left of it.
+
+        All have its generation and are freed one by one.
+
+        Raises:
+            ValueError: the extent is not allocated or waits for its backing, or the piece is not in it.
+        """
+        if self._live.get(extent.offset) != extent or extent.generation in self._pending:
+            raise ValueError(f"{extent} is not there to be cut.")
+        if not extent.offset <= start < end <= extent.end or (start | end) % STORE_ALIGNMENT_BYTES:
+            raise ValueError(f"Bytes {start} to {end} cannot be cut out of {extent}.")
+        del self._live[extent.offset]
+        parts = ((start, end), (extent.offset, start), (end, extent.end))
+        piece, *rests = [Extent(a, b - a, extent.generation, ()) for a, b in parts if a < b]
+        for part in (piece, *rests):
+            self._live[part.offset] = part
+        return piece, rests
+
     def cool(self, max_bytes: int) -> list[Range]:
         """Turn up to ``max_bytes`` of free warm pages cold, those longest free first.
 

@@ -26,6 +26,7 @@ class E(enum.Enum):
     """What can happen to it."""
 
     SEAL = "seal"
+    SEAL_PINNED = "seal while pinned"  # somebody who heard of it before us reads it already
     ABORT = "abort"
     WRITER_LOST = "writer lost"
     DISCARD = "discard"  # freed by its owner, or a newer copy was sealed; nobody reads the object
@@ -46,11 +47,13 @@ class Do(enum.Enum):
 TABLE: dict[tuple[S, E], tuple[S, Do]] = {
     # state,       event           :  next state,  what to do
     (S.CREATING,  E.SEAL):           (S.SEALED,    Do.PUBLISH),
+    (S.CREATING,  E.SEAL_PINNED):    (S.SEALED,    Do.PUBLISH),
     (S.CREATING,  E.ABORT):          (S.GONE,      Do.RELEASE),
     (S.CREATING,  E.WRITER_LOST):    (S.GONE,      Do.RELEASE),
     (S.CREATING,  E.DISCARD):        (S.DOOMED,    Do.NOTHING),
     (S.CREATING,  E.DISCARD_PINNED): (S.DOOMED,    Do.NOTHING),
     (S.DOOMED,    E.SEAL):           (S.GONE,      Do.RELEASE),
+    (S.DOOMED,    E.SEAL_PINNED):    (S.LINGERING, Do.LINGER),
     (S.DOOMED,    E.ABORT):          (S.GONE,      Do.RELEASE),
     (S.DOOMED,    E.WRITER_LOST):    (S.GONE,      Do.RELEASE),
     (S.DOOMED,    E.DISCARD):        (S.DOOMED,    Do.NOTHING),

@@ -81,6 +81,7 @@ class ObjectTable:
         self._objects: dict[bytes, _Object] = {}
         self._waiters: dict[bytes, dict[bytes, bytes]] = {}  # object -> reader -> owner
         self._pinned: dict[bytes, Counter[bytes]] = {}  # process -> object -> pins
+        self._early: dict[bytes, Counter[bytes]] = {}  # object that is not here yet -> process -> pins
         self._writing: dict[bytes, set[bytes]] = {}  # process -> objects
         self._owned: dict[bytes, set[bytes]] = {}  # process -> objects
         self._freed: OrderedDict[bytes, None] = OrderedDict()
@@ -144,6 +145,32 @@ class ObjectTable:
         """The writer gave up. Who waits goes on waiting: the owner retries, frees or dies."""
         self._end_writing(object_id, writer, E.ABORT, out)
 
+    def adopted(
+        self,
+        object_id: bytes,
+        owner: bytes,
+        writer: bytes,
+        extent: Extent,
+        size_bytes: int,
+        out: list[Command],
+    ) -> None:
+        """A writer made an object in space that it had already: created and sealed in one.
+
+        The writer told others of it when it had sent us this message, and they may have been heard
+        first: what they said of an object that was not here yet counts from now on.
+        """
+        entry = self._objects.get(object_id)
+        if writer in self._lost or (
+            entry is not None and (entry.owner != owner or writer in entry.writing)
+        ):  # the latter two: not by our processes
+            out.append(Release(extent))
+            return
+        was_freed = object_id in self._freed or (entry is not None and entry.freed)
+        self.created(object_id, owner, writer, extent, size_bytes, out)
+        if was_freed and owner not in self._lost:  # else nobody would ever free it again
+            self.free([object_id], owner, out)
+        self.seal(object_id, writer, out)
+
     # --- reading ---------------------------------------------------------------------------------
 
     def get(self, wanted: Iterable[tuple[bytes, bytes]], reader: bytes, out: list[Command]) -> None:
@@ -166,32 +193,45 @@ class ObjectTable:
                 self._waiters.setdefault(object_id, {})[reader] = owner
 
     def pin(self, process: bytes, object_ids: Iterable[bytes]) -> list[bytes]:
-        """Count one more pin on each for a process that reads it; return those that are not there."""
+        """Count one more pin on each for a process that reads it; return those that were freed.
+
+        One that is not whole yet is so in truth: its writer said it, and we read the reader first.
+        """
         if process in self._lost:
             return []
         missing = []
         for object_id in object_ids:
             entry = self._objects.get(object_id)
-            if entry is None or (entry.current is None and not entry.lingering):
+            if entry is not None and (entry.current is not None or entry.lingering):
+                self._pin(entry, process)
+            elif object_id in self._freed and object_id not in self._early:
                 missing.append(object_id)
             else:
-                self._pin(entry, process)
+                self._early.setdefault(object_id, Counter())[process] += 1
         return missing
 
     def unpin(self, process: bytes, object_ids: Iterable[bytes], out: list[Command]) -> None:
         """The process let go of one pin on each. Pins that it does not hold are ignored."""
-        pins = self._pinned.get(process)
-        if pins is None:
-            return
+        pins = self._pinned.get(process, Counter())
         for object_id in object_ids:
-            if pins[object_id] == 0:
-                continue
-            pins[object_id] -= 1
-            if pins[object_id] == 0:
-                del pins[object_id]
-            self._unpinned(self._objects[object_id], 1, out)
+            if pins[object_id]:
+                pins[object_id] -= 1
+                if not pins[object_id]:
+                    del pins[object_id]
+                self._unpinned(self._objects[object_id], 1, out)
+            else:
+                self._unpin_early(object_id, process, 1)
         if not pins:
-            del self._pinned[process]
+            self._pinned.pop(process, None)
+
+    def _unpin_early(self, object_id: bytes, process: bytes, count: int) -> None:
+        early = self._early.get(object_id)
+        if early is not None:
+            early[process] -= count
+            if early[process] <= 0:
+                del early[process]
+            if not early:
+                del self._early[object_id]
 
     # --- ends ------------------------------------------------------------------------------------
 
@@ -227,6 +267,8 @@ class ObjectTable:
             self._forget_waiter(object_id, process)
         for object_id in list(self._writing.get(process, ())):
             self._end_writing(object_id, process, E.WRITER_LOST, out)
+        for object_id in [o for o, pins in self._early.items() if process in pins]:
+            self._unpin_early(object_id, process, self._early[object_id][process])
         for object_id, count in self._pinned.pop(process, Counter()).items():
             self._unpinned(self._objects[object_id], count, out)
         for object_id in self._owned.pop(process, set()):
@@ -292,6 +334,11 @@ class ObjectTable:
         if entry is None or copy is None:
             return
         _discard(self._writing, writer, object_id)
+        if event is E.SEAL:
+            for process, count in self._early.pop(object_id, Counter()).items():
+                for _ in range(count):
+                    self._pin(entry, process)
+            event = E.SEAL_PINNED if entry.pins else E.SEAL
         self._fire(entry, copy, event, out)
         self._forget_if_empty(entry)
 

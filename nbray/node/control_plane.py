@@ -7,6 +7,7 @@ Never:      stands on the path of a task; nothing here is awaited by one.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
@@ -25,6 +26,8 @@ from nbray.wire.messages import EventBatch, PutFunction, StartNode
 
 #: The first holder of the controller role is this node; takeover comes with many nodes.
 _FIRST_EPOCH = 1
+#: So long after its start the daemon connects to Redis.
+_CONNECT_AFTER_S = 0.5
 
 
 class ControlPlane:
@@ -62,7 +65,7 @@ class ControlPlane:
 
     def run(self, supervisor: Supervisor) -> None:
         """Start talking to Redis, in the background."""
-        supervisor.spawn("redis client", self.client.run())
+        supervisor.spawn("redis client", self._connect())
         if self._redis is not None:
             self._supervisor = RedisSupervisor(
                 self._redis,
@@ -70,6 +73,12 @@ class ControlPlane:
                 on_give_up=lambda text: self.on_event("redis lost", text),
             )
             supervisor.spawn("redis supervisor", self._supervisor.run())
+
+    async def _connect(self) -> None:
+        # The client's library takes 140 ms of a core to import. The first tasks need that core, and
+        # nothing needs Redis: what is published until then waits in the client.
+        await asyncio.sleep(_CONNECT_AFTER_S)
+        await self.client.run()
 
     @property
     def restarts(self) -> int:

@@ -1,6 +1,6 @@
 """The node daemon: leases in, commands out.
 
-Called by:  node.__main__, the composition root.
+Called by:  node.start, the composition root.
 Imports:    core.{scheduler,workers}, store.server, events.log, node.*, transport, wire.
 Never:      decides (core does), blocks its loop, unpickles.
 
@@ -90,9 +90,8 @@ class NodeDaemon:
         self._driver: Peer | None = None
         self._driver_id = b""
         cpus = max(1, start.resources.get(CPU, 0) // UNIT)
-        cap = cpus + _BLOCKED_PER_CPU * cpus + _BLOCKED_EXTRA
         self._scheduler = Scheduler(start.resources)
-        self._pool = WorkerPool(target_idle=min(cpus, _PRESTARTED_MAX), cap=cap)
+        self._pool = WorkerPool(min(cpus, _PRESTARTED_MAX), cpus + _BLOCKED_PER_CPU * cpus + _BLOCKED_EXTRA)
         self._events = EventFeed(start.node_id, control.publish_events, self._loop.call_later)
         self._told_stuck = False
         self.workers = Workers(
@@ -100,8 +99,9 @@ class NodeDaemon:
             lambda: {control.redis_pid},
         )  # fmt: skip
         self._store = StoreServer(
-            start.node_id, arena, budget.available, self._send_to, self._run_in_thread, self._loop.call_later
-        )
+            start.node_id, arena, budget.available, self._send_to, self._run_in_thread, self._loop.call_later,
+            writers_back=True,
+        )  # fmt: skip
         self._handlers: dict[type[Message], Callable[[Peer, Any], None]] = {
             Hello: self._on_hello,
             RequestLease: self._on_request_lease,
@@ -126,6 +126,7 @@ class NodeDaemon:
         for sig in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(sig, self._stopped.set)
         self.workers.zygote.serve(loop, self.workers.forked, self._on_zygote_lost)
+        self.workers.reap()  # who ended before there was a handler
         self._driver = await attach(tuned(driver), self._on_message, self._on_driver_lost)
         self._driver.role = "driver"
         pidfd = self._watch_driver()
@@ -197,6 +198,7 @@ class NodeDaemon:
         self._pool.trim(now_s, _IDLE_WORKER_S, commands)
         self._pool.expire_starts(now_s, _START_DEADLINE_S, commands)
         self._perform_pool(commands)
+        self._store.recall_idle_slabs()
         if self._store.stats()["used_bytes"] == 0:
             self._store.cool(_COOL_BYTES)
         self._loop.call_later(_TICK_S, self._tick)

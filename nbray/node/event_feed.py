@@ -14,7 +14,7 @@ from typing import Any
 from nbray.events.log import EventLog
 from nbray.events.ring import EventRing
 from nbray.events.schema import OBJECT
-from nbray.wire.messages import CreateObject, EventBatch, FreeObjects, Message, SealObject
+from nbray.wire.messages import AdoptObject, CreateObject, EventBatch, FreeObjects, Message, SealObject
 
 PERIOD_S = 0.25
 _KEPT = 10_000
@@ -59,6 +59,9 @@ class EventFeed:
     def record_object(self, message: Message) -> None:
         """A message about objects was served: note what it says became of them."""
         if isinstance(message, SealObject):
+            self.record(OBJECT, message.object_id, "sealed")
+        elif isinstance(message, AdoptObject):
+            self.record(OBJECT, message.object_id, "created", detail={"size_bytes": message.size_bytes})
             self.record(OBJECT, message.object_id, "sealed")
         elif isinstance(message, CreateObject):
             self.record(OBJECT, message.object_id, "created", detail={"size_bytes": message.size_bytes})

@@ -186,7 +186,12 @@ class Workers:
         self._on_exit(WorkerExit(handle, status))
 
     def _forget(self, handle: WorkerHandle) -> None:
-        """It is gone, or never was: take its last words and close what was its."""
+        """It is gone, or never was: take its last words and close what was its.
+
+        Its last messages count: others may have heard of an object before we read that it is whole.
+        """
+        if handle.peer is not None:
+            handle.peer.drain()
         del self.handles[handle.process_id]
         for pipe in handle.pipes:
             pipe.drain()

@@ -1,7 +1,7 @@
 """The daemon's end of its zygote: start it, order forks, start it again when it dies.
 
 Called by:  node.workers.
-Imports:    nbray.transport, wire.
+Imports:    node.zygote_process, nbray.transport, wire.
 Never:      waits for the zygote: orders queue until it says that it is ready.
 """
 
@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
-import subprocess
 from collections.abc import Callable
 from typing import NamedTuple
 
-from nbray.transport import interpreter, linux
+from nbray.node.zygote_process import ZygoteProcess
+from nbray.transport import linux
 from nbray.transport.sockets import send_with_descriptors
 from nbray.wire.codec import decode_buffer, encode
 from nbray.wire.messages import ForkWorker, Message, Welcome, WorkerForked, ZygoteReady
@@ -32,15 +31,16 @@ class Order(NamedTuple):
 
 
 class Zygote:
-    """Starts as soon as it is made, before the daemon's loop runs.
+    """One zygote after another; the first was started before this was made.
 
     Args:
-        arena_fd: inherited by the zygote, and so by all workers.
+        first: it boots; it belongs to this object from now on.
+        arena_fd: sent to the zygote, mapped there, and so inherited by all workers.
         welcome: handed on to every worker.
         sys_path: where the driver finds modules, this package among them.
     """
 
-    def __init__(self, arena_fd: int, welcome: Welcome, sys_path: list[str]) -> None:
+    def __init__(self, first: ZygoteProcess, arena_fd: int, welcome: Welcome, sys_path: list[str]) -> None:
         self._arena_fd = arena_fd
         self._welcome = welcome
         self._sys_path = sys_path
@@ -52,7 +52,7 @@ class Zygote:
         self._failures = 0
         self._given_up = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._start()
+        self._greet(first)
 
     @property
     def pid(self) -> int:
@@ -63,23 +63,15 @@ class Zygote:
         """A child of ours that we do not know may be a worker that is just being adopted."""
         return bool(self._unanswered)
 
-    def _start(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            command = interpreter.command("nbray.worker.zygote", str(theirs.fileno()), str(self._arena_fd))
-            env = interpreter.environment(self._sys_path)
-            # One thread for numeric libraries: forks with threads are unsafe, and workers share cores.
-            for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-                env.setdefault(name, "1")
-            self._process = subprocess.Popen(
-                command, pass_fds=(theirs.fileno(), self._arena_fd), env=env, stdin=subprocess.DEVNULL
-            )
-        ours.setblocking(False)
-        self._socket = ours
+    def _greet(self, process: ZygoteProcess) -> None:
+        """Tell a zygote that boots what it needs to know; it reads that when it has come so far."""
+        self._process = process
+        self._socket = process.socket
         self._ready = self._ended = self._reaped = False
-        send_with_descriptors(ours, encode(self._welcome), [])
+        with contextlib.suppress(OSError):  # it died: its end comes through the loop
+            send_with_descriptors(self._socket, encode(self._welcome), [self._arena_fd])
         if self._loop is not None:
-            self._loop.add_reader(ours.fileno(), self._on_readable)
+            self._loop.add_reader(self._socket.fileno(), self._on_readable)
 
     def serve(
         self,
@@ -155,7 +147,6 @@ class Zygote:
     def exited(self) -> None:
         """The daemon reaped it. Workers live on; another is started when all its answers are read."""
         self._reaped = True
-        self._process.poll()
         if self._ended:
             self._start_another()
 
@@ -186,7 +177,7 @@ class Zygote:
             )
             return
         self._orders = orders
-        self._start()
+        self._greet(ZygoteProcess(self._sys_path))
 
     def close(self) -> None:
         if self._loop is not None and not self._ended:

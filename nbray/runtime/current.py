@@ -1,16 +1,19 @@
 """Which runtime this process has, if any; and that a forked child has none.
 
 Called by:  api, cluster, worker.
-Imports:    runtime.process.
+Imports:    nbray.model; runtime.process for its type only.
 Never:      starts or ends a session.
 """
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from nbray.model.errors import RayConnectionError
-from nbray.runtime.process import Process
+
+if TYPE_CHECKING:
+    from nbray.runtime.process import Process
 
 _current: Process | None = None
 

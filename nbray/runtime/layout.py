@@ -81,18 +81,23 @@ class Serialized:
             at = offset + len(piece)
         return b"".join(parts)
 
-    def write_into(self, target: memoryview) -> None:
+    def pieces(self) -> list[tuple[int, Buffer]]:
+        """What the value consists of, each with its offset. Between them, less than 64 bytes are left out."""
+        return self._pieces or [(0, self.pickled)]
+
+    def write_into(self, target: memoryview, *, map_in: bool = False) -> None:
         """Write the value in one piece to the first ``size_bytes`` of ``target``.
 
-        Padding is left as it is. Large pieces are copied without the GIL.
+        Padding is left as it is. Large pieces are copied without the GIL. ``map_in``: as for ``copy_into``.
 
         Raises:
             ValueError: ``target`` is too small.
+            OSError: its pages cannot be mapped.
         """
         if target.nbytes < self.size_bytes:
             raise ValueError(f"{self.size_bytes} bytes do not fit into {target.nbytes}.")
-        for offset, piece in self._pieces or [(0, self.pickled)]:
-            copy_into(target[offset : offset + len(piece)], piece)
+        for offset, piece in self.pieces():
+            copy_into(target[offset : offset + len(piece)], piece, map_in=map_in)
 
 
 class Parts(NamedTuple):

@@ -22,11 +22,15 @@ from nbray.runtime.loop import Loop
 from nbray.runtime.promotion import Promotions
 from nbray.runtime.refs import Home, ObjectRef, make_ref
 from nbray.runtime.serialization import Serialized, deserialize, value_kind
+from nbray.runtime.slabs import SlabWriter, map_in
 from nbray.runtime.task_errors import deserialize_error, serialize_system_error
 from nbray.runtime.waiting import AllOf, Waiter
+from nbray.runtime.writing import write
+from nbray.store import refusals
 from nbray.store.mapping import Mapping
 from nbray.wire.messages import (
     AbortObject,
+    AdoptObject,
     CreateFailed,
     CreateObject,
     Descriptor,
@@ -44,11 +48,12 @@ from nbray.wire.messages import (
 class Creation:
     """A reservation in the store that is under way. Without a waiter nobody wants it any more."""
 
-    __slots__ = ("descriptor", "failure", "waiter")
+    __slots__ = ("cold_bytes", "descriptor", "failure", "waiter")
 
     def __init__(self, waiter: Waiter | None) -> None:
         self.waiter = waiter
         self.descriptor: Descriptor | None = None
+        self.cold_bytes = 0
         self.failure: CreateFailed | None = None
 
 
@@ -74,6 +79,12 @@ class Objects:
         self.mapping: Mapping | None = None
         self.watchers: list[AllOf] = []  # who waits for many, and ends with the first error
         self.promotions = Promotions(process_id, tell_daemon, loop.arm, argument_ready, self._refused)
+        #: The node whose store this is; its slabs are written to without an answer.
+        self.node_id = b""
+        self.slabs = SlabWriter(tell_daemon)
+        #: Whether messages for the daemon wait in this process, and a question that makes them leave.
+        self.has_backlog: Callable[[], bool] = lambda: False
+        self.catch_up: Callable[[], None] = lambda: None
         self._loop = loop
         self._process_id = process_id
         self._tell_daemon = tell_daemon
@@ -298,19 +309,59 @@ class Objects:
             ObjectStoreFullError: no room in the store, or no memory in the machine or cgroup.
         """
         assert self.mapping is not None
-        creation = self._create(object_id, owner, serialized.size_bytes)
+        if self.slabs.takes(serialized.size_bytes, self.mapping.capacity_bytes):
+            descriptor = self._store_in_slab(object_id, owner, serialized)
+            if descriptor is not None:
+                return descriptor
+        creation = self._create_and_write(object_id, owner, serialized)
         if creation.failure is not None and serialized.size_bytes <= self.mapping.capacity_bytes:
             gc.collect()  # references in cycles hold objects, too
-            creation = self._create(object_id, owner, serialized.size_bytes)
+            creation = self._create_and_write(object_id, owner, serialized)
         if creation.failure is not None:
             raise _full(creation.failure, serialized.size_bytes)
-        descriptor = creation.descriptor
-        if descriptor is None:  # the session ended
-            return None
-        self._write(descriptor, serialized)
+        if creation.descriptor is not None:  # else the session ended
+            with self._loop.lock:
+                self._tell_daemon(SealObject(object_id))
+        return creation.descriptor
+
+    def _store_in_slab(self, object_id: bytes, owner: bytes, serialized: Serialized) -> Descriptor | None:
+        """The way without an answer; None if it is not open now."""
+        mapping, size_bytes = self.mapping, serialized.size_bytes
+        assert mapping is not None
         with self._loop.lock:
-            self._tell_daemon(SealObject(object_id))
+            self.drain()
+            piece = None if self._is_over or self.has_backlog() else self.slabs.carve(size_bytes)
+        if piece is None:
+            return None
+        descriptor = Descriptor(object_id, self.node_id, piece.offset, size_bytes, piece.generation)
+        try:
+            map_in(piece, mapping)
+            with mapping.writable(descriptor) as target:
+                serialized.write_into(target)
+        except BaseException:
+            with self._loop.lock:
+                self.slabs.finished(piece)
+            raise
+        with self._loop.lock:
+            # It is in the kernel's hands before anybody else can hear of the object: whatever becomes
+            # of this process, the daemon reads it.
+            self._tell_daemon(AdoptObject(object_id, owner, piece.generation, piece.offset, size_bytes))
+            self.slabs.finished(piece)
+            waits = self.has_backlog()
+        if waits:
+            self.catch_up()
         return descriptor
+
+    def _create_and_write(self, object_id: bytes, owner: bytes, serialized: Serialized) -> Creation:
+        creation = self._create(object_id, owner, serialized.size_bytes)
+        if creation.descriptor is not None:
+            try:
+                self._write(creation.descriptor, creation.cold_bytes, serialized)
+            except OSError as exc:
+                text = refusals.no_memory(serialized.size_bytes, None, exc)
+                creation.failure = CreateFailed(object_id, "memory", text)
+                creation.descriptor = None
+        return creation
 
     def _create(self, object_id: bytes, owner: bytes, size_bytes: int) -> Creation:
         """Ask for space and wait for the answer; call it inside the guard."""
@@ -340,17 +391,14 @@ class Objects:
             self._creations.pop(object_id, None)
             self._tell_daemon(AbortObject(object_id))
 
-    def _write(self, descriptor: Descriptor, serialized: Serialized) -> None:
+    def _write(self, descriptor: Descriptor, cold_bytes: int, serialized: Serialized) -> None:
         assert self.mapping is not None
-        target = self.mapping.writable(descriptor)
         try:
-            serialized.write_into(target)
+            write(self.mapping, descriptor, cold_bytes, serialized)
         except BaseException:
             with self._loop.lock:
                 self._tell_daemon(AbortObject(descriptor.object_id))
             raise
-        finally:
-            target.release()
 
     def on_created(self, message: ObjectCreated) -> None:
         """Lock held."""
@@ -361,6 +409,7 @@ class Objects:
         creation = self._creations.get(object_id)
         if creation is not None and creation.waiter is not None:
             creation.descriptor = message.descriptor
+            creation.cold_bytes = message.cold_bytes
             creation.waiter.complete()
         else:
             self._creations.pop(object_id, None)

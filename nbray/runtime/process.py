@@ -63,7 +63,9 @@ from nbray.wire.messages import (
     ObjectsPinned,
     OwnerAddress,
     PinObjects,
+    RecallSlab,
     ReclaimLease,
+    SlabGranted,
     Status,
     Value,
     Welcome,
@@ -118,6 +120,9 @@ class Process:
             self.submitter.argument_ready, self.submitter.argument_refused,
         )  # fmt: skip
         self.objects.mapping = mapping
+        self.objects.node_id = welcome.node_id
+        self.objects.has_backlog = lambda: self._daemon is None or bool(self._daemon.outgoing)
+        self.objects.catch_up = lambda: self.pin([])
         self.submitter.objects = self.objects
         self.submitter.node_cpus = welcome.resources.get("CPU", 0)
         self.gets = Gets(self, self.loop, self.objects, self.logs, self._check, self._why)
@@ -417,6 +422,8 @@ _HANDLERS: dict[type[Message], Callable[[Process, Any], None]] = {
     CreateFailed: lambda p, m: p.objects.on_create_failed(m),
     ObjectReady: lambda p, m: p.objects.on_ready(m),
     ObjectGone: lambda p, m: p.objects.on_gone(m),
+    SlabGranted: lambda p, m: p.objects.slabs.granted(m),
+    RecallSlab: lambda p, m: p.objects.slabs.recalled(m),
     LogLines: lambda p, m: p.logs.arrived(m),
     Status: lambda p, m: p.questions.answered(m),
     ObjectsPinned: lambda p, m: p.questions.answered(m),

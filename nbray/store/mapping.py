@@ -1,7 +1,7 @@
 """The arena as drivers and workers see it: mapped twice, for life, once to write and once to read.
 
 Called by:  runtime, which writes serialized values and builds views over sealed ones.
-Imports:    the standard library; numpy when the first view is made; nbray.wire.
+Imports:    the standard library; numpy when the first view is made; store.pages, nbray.wire.
 Never:      asks for space, pins or unpins: it says when the last view is gone, and that is all.
 
 Twice, because over a writable mapping NumPy lets anybody ``setflags(write=True)`` and then change
@@ -11,20 +11,45 @@ as much as those that this process has touched before.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
+import os
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from nbray.store.pages import address_of
 from nbray.wire.messages import Descriptor
+
+#: What was faulted in is remembered in pieces of this size.
+_TOUCH_BYTES = 64 * 1024
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
 
+class ArenaFile:
+    """A descriptor of the arena that is closed when nobody refers to it any more.
+
+    Not sooner: another thread may be writing through it, and the number would soon be another file's.
+    """
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = -1
+        self.fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
 class Mapping:
     """Both mappings of an arena of ``capacity_bytes``, whose descriptor may be closed afterwards.
+
+    ``file`` is the arena as a file, for writes that should not go through a mapping; None when closed.
 
     Raises:
         OSError: the kernel refuses (address space limit, or the descriptor is not the arena's).
@@ -33,12 +58,17 @@ class Mapping:
 
     def __init__(self, fd: int, capacity_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes
+        self.file: ArenaFile | None = None
         self._writable = mmap.mmap(fd, capacity_bytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         try:
             self._readable = mmap.mmap(fd, capacity_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
+            self.file = ArenaFile(fd)
         except BaseException:
             self._writable.close()
             raise
+        self._address = address_of(self._writable)
+        #: One byte for each piece of ``_TOUCH_BYTES``: whether this process has faulted all of it in.
+        self._touched = bytearray(-(-capacity_bytes // _TOUCH_BYTES))
         #: By id: a weak reference to an array cannot be hashed, and a dict with integer keys runs no
         #: Python code when a callback changes it in the middle of another operation.
         self._exported: dict[int, weakref.ref[Any]] = {}
@@ -57,6 +87,22 @@ class Mapping:
         end = self._end(descriptor.offset, descriptor.size_bytes)
         with memoryview(self._writable) as whole:
             return whole[descriptor.offset : end]
+
+    def address(self, offset: int) -> int:
+        """Where a byte of the arena lies in the writable mapping."""
+        return self._address + offset
+
+    def is_touched(self, offset: int, size_bytes: int) -> bool:
+        """Whether this process has faulted these pages in; those at the two ends do not count.
+
+        A guess, on which only speed depends: they may have been given back since.
+        """
+        return self._touched.find(0, *_pieces(offset, size_bytes)) < 0
+
+    def touch(self, offset: int, size_bytes: int) -> None:
+        """This process has faulted these pages in."""
+        first, last = _pieces(offset, size_bytes)
+        self._touched[first:last] = b"\1" * (last - first)
 
     def readable(self, descriptor: Descriptor) -> memoryview:
         """The bytes of a sealed object, read-only. It holds no pin: for as long as something else does.
@@ -101,6 +147,7 @@ class Mapping:
 
     def close(self) -> None:
         """Unmap what nobody uses. A mapping with live views goes when the last of them does."""
+        self.file = None
         for mapping in (self._writable, self._readable):
             try:
                 mapping.close()
@@ -114,3 +161,9 @@ class Mapping:
                 f"{length} bytes at offset {offset} lie outside the arena of {self.capacity_bytes} bytes."
             )
         return offset + length
+
+
+def _pieces(offset: int, size_bytes: int) -> tuple[int, int]:
+    """Which pieces lie in these bytes as a whole: the first, and the one after the last."""
+    first = -(-offset // _TOUCH_BYTES)
+    return first, max(first, (offset + size_bytes) // _TOUCH_BYTES)

@@ -1,6 +1,6 @@
 """What people read when the store refuses an object: what, why, what to do.
 
-Called by:  store.server.
+Called by:  store.server, runtime.objects.
 Imports:    nbray.core.objects (Holding), nbray.model.ids.
 Never:      decides; it only words.
 """
@@ -47,12 +47,16 @@ def full(
     )
 
 
-def no_memory(size_bytes: int, backed_bytes: int, error: BaseException) -> str:
-    """The store has room, but the machine or a memory cgroup has no memory for it."""
+def no_memory(size_bytes: int, backed_bytes: int | None, error: BaseException) -> str:
+    """The store has room, but the machine or a memory cgroup has no memory for it.
+
+    ``backed_bytes`` is what the store takes, where that is known.
+    """
     cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    holds = "" if backed_bytes is None else f"The store holds {in_words(backed_bytes)}. "
     return (
         "The machine, or the container's memory limit, has no memory for an object of "
-        f"{in_words(size_bytes)}: {cause}. The store holds {in_words(backed_bytes)}. Free memory, run "
+        f"{in_words(size_bytes)}: {cause}. {holds}Free memory, run "
         "fewer workers at once, or raise the container's limit."
     )
 

@@ -8,9 +8,12 @@ The life of a creation::
 
     CreateObject --> extent? --no--> wait for frees, at most FULL_WAIT_S --> CreateFailed "full"
                        | yes
-                     cold pages? --yes--> back them, large ones in a thread --> CreateFailed "memory"
+                     cold pages? --yes--> back them, or let the writer --> CreateFailed "memory"
                        | no                  |
                      ObjectCreated <---------+
+
+A writer backs the pages of a large object faster than anybody else could, since it touches them anyway.
+What it may take is set aside until it seals; what it took goes back if it does not.
 
 While its pages are being backed an extent cannot go back to the allocator: if its object is aborted,
 freed or lost meanwhile, it goes back when the thread is done.
@@ -23,12 +26,14 @@ import mmap
 from collections.abc import Callable
 from typing import Any
 
-from nbray.core.allocator import Allocator, Extent
+from nbray.core.allocator import LARGE_BYTES, Allocator, Extent
 from nbray.core.objects import Command, Holding, ObjectTable, Release
+from nbray.core.slabs import Holder, Slabs
 from nbray.store import refusals
 from nbray.store.arena import Arena
 from nbray.wire.messages import (
     AbortObject,
+    AdoptObject,
     CreateFailed,
     CreateObject,
     FreeObjects,
@@ -37,7 +42,11 @@ from nbray.wire.messages import (
     ObjectCreated,
     ObjectsPinned,
     PinObjects,
+    RecallSlab,
+    RequestSlab,
+    ReturnSlab,
     SealObject,
+    SlabGranted,
     UnpinObjects,
 )
 
@@ -78,6 +87,7 @@ class StoreServer:
         run_in_thread: calls its first argument in some thread and then, on this thread, the second
             with the exception or None.
         call_later: calls back on this thread after a delay in seconds.
+        writers_back: writers give the pages of large objects memory themselves.
     """
 
     def __init__(
@@ -88,22 +98,31 @@ class StoreServer:
         send: Callable[[bytes, Message], object],
         run_in_thread: Callable[[Callable[[], object], Callable[[BaseException | None], None]], object],
         call_later: Callable[[float, Callable[[], None]], object],
+        *,
+        writers_back: bool = False,
     ) -> None:
         self._arena = arena
         self._available = available
+        self._writers_back = writers_back
         self._send = send
         self._run_in_thread = run_in_thread
         self._call_later = call_later
         self._allocator = Allocator(arena.capacity_bytes, mmap.PAGESIZE)
         self._table = ObjectTable(node_id)
+        self._slabs = Slabs(self._allocator)
         self._waiting: dict[tuple[bytes, bytes], _Creation] = {}  # for room, oldest first
         self._backing: dict[int, bool] = {}  # generation -> released meanwhile
+        self._unbacked: dict[int, Extent] = {}  # by generation: their writers back them
+        self._set_aside_bytes = 0  # for those
         self._retrying = False
         self._closed = False
         self._handlers: dict[type[Message], Callable[[bytes, Any], None]] = {
             CreateObject: self._on_create,
             SealObject: self._on_seal,
             AbortObject: self._on_abort,
+            AdoptObject: self._on_adopt,
+            RequestSlab: self._on_request_slab,
+            ReturnSlab: self._on_return_slab,
             FreeObjects: self._on_free,
             GetObjects: self._on_get,
             PinObjects: self._on_pin,
@@ -131,6 +150,8 @@ class StoreServer:
         out: list[Command] = []
         self._table.process_lost(process_id, out)
         self._perform(out)
+        if self._slabs.process_lost(process_id):
+            self._retry()
 
     def cool(self, max_bytes: int) -> int:
         """Give up to ``max_bytes`` of free memory back to the machine; return how many it were.
@@ -148,11 +169,13 @@ class StoreServer:
         """Plain figures for people and monitors."""
         return {
             "capacity_bytes": self._allocator.capacity_bytes,
-            "used_bytes": self._allocator.used_bytes,
+            "used_bytes": self._allocator.used_bytes - self._slabs.unused_bytes,
+            "slab_bytes": self._slabs.unused_bytes,
             "backed_bytes": self._allocator.backed_bytes,
             "largest_free_bytes": self._allocator.largest_free(),
             "creations_waiting": len(self._waiting),
             "creations_backing": len(self._backing),
+            "set_aside_bytes": self._set_aside_bytes,
             **self._table.counts(),
         }
 
@@ -179,12 +202,17 @@ class StoreServer:
             self._fail(creation, "full", text)
         elif not self._reserve(creation):
             self._waiting[creation.key] = creation
+            self._recall(self._slabs.holders())
             self._call_later(FULL_WAIT_S, lambda: self._give_up(creation))
 
     def _on_seal(self, writer: bytes, message: SealObject) -> None:
         descriptor = self._table.descriptor(message.object_id, writer)
         if descriptor is None or descriptor.generation in self._backing:
             return  # sealed or aborted before; or before it was told where to write
+        extent = self._unbacked.pop(descriptor.generation, None)
+        if extent is not None:
+            self._set_aside_bytes -= extent.cold_bytes
+            self._allocator.backing_done(extent)
         out: list[Command] = []
         self._table.seal(message.object_id, writer, out)
         self._perform(out)
@@ -218,6 +246,67 @@ class StoreServer:
         self._table.unpin(process, message.object_ids, out)
         self._perform(out)
 
+    # --- slabs -----------------------------------------------------------------------------------
+
+    def recall_idle_slabs(self) -> None:
+        """Ask for the slabs of which nothing was used since the last call."""
+        self._recall(self._slabs.idle())
+
+    def _recall(self, holders: list[Holder]) -> None:
+        for process_id, generation in holders:
+            self._send(process_id, RecallSlab(generation))
+
+    def _on_adopt(self, writer: bytes, message: AdoptObject) -> None:
+        extent = self._slabs.adopt(writer, message.generation, message.offset, message.size_bytes)
+        if extent is None:
+            return  # not by our processes
+        out: list[Command] = []
+        self._table.adopted(message.object_id, message.owner_id, writer, extent, message.size_bytes, out)
+        self._perform(out)
+
+    def _on_request_slab(self, writer: bytes, message: RequestSlab) -> None:
+        size = self._slabs.promise(writer, message.object_bytes)
+        extent = self._allocator.allocate(size) if size else None
+
+        def done(error: BaseException | None) -> None:
+            self._slab_backed(writer, size, extent, error)
+
+        if extent is None:
+            if size:
+                self._slabs.refused(writer, size)
+            self._send(writer, SlabGranted(0, 0, 0))
+        elif not extent.cold:
+            done(None)
+        elif self._room() < extent.cold_bytes:
+            self._backing[extent.generation] = False
+            done(OSError(errno.ENOMEM, "no memory for a slab"))
+        else:
+            self._backing[extent.generation] = False
+            self._run_in_thread(lambda: self._arena.grow(extent.cold, self._room), done)
+
+    def _slab_backed(
+        self, writer: bytes, size: int, extent: Extent | None, error: BaseException | None
+    ) -> None:
+        if self._closed or extent is None:
+            return
+        if extent.cold:
+            del self._backing[extent.generation]
+            (self._allocator.backing_done if error is None else self._allocator.backing_failed)(extent)
+        if error is None and not self._table.is_lost(writer):
+            self._slabs.granted(writer, size, extent)
+            self._send(writer, SlabGranted(extent.offset, extent.size_bytes, extent.generation))
+            return
+        self._slabs.refused(writer, size)
+        if error is None:
+            self._allocator.free(extent)
+        elif not self._table.is_lost(writer):
+            self._send(writer, SlabGranted(0, 0, 0))
+        self._retry()
+
+    def _on_return_slab(self, writer: bytes, message: ReturnSlab) -> None:
+        if self._slabs.returned(writer, message.generation):
+            self._retry()
+
     # --- creation --------------------------------------------------------------------------------
 
     def _reserve(self, creation: _Creation) -> bool:
@@ -244,15 +333,19 @@ class StoreServer:
         def done(error: BaseException | None) -> None:
             self._backed(creation, extent, error)
 
-        left = self._available()
+        left = self._room()
         while left < extent.cold_bytes and self.cool(_whole_pages(extent.cold_bytes - left)):
-            left = self._available()  # free pages that lie elsewhere became memory for this object
+            left = self._room()  # free pages that lie elsewhere became memory for this object
         if left < extent.cold_bytes:
             text = f"{extent.cold_bytes} more bytes are needed and {left} may be taken"
             done(OSError(errno.ENOMEM, text))
             return
+        if self._writers_back and extent.size_bytes >= LARGE_BYTES:
+            # (Smaller ones share their first and last page with others.)
+            self._leave_to_writer(creation, extent)
+            return
         if extent.cold_bytes > INLINE_BACKING_BYTES:
-            self._run_in_thread(lambda: self._arena.grow(extent.cold, self._available), done)
+            self._run_in_thread(lambda: self._arena.grow(extent.cold, self._room), done)
             return
         try:
             for start, end in extent.cold:
@@ -263,6 +356,20 @@ class StoreServer:
             done(error)
         else:
             done(None)
+
+    def _leave_to_writer(self, creation: _Creation, extent: Extent) -> None:
+        released = self._backing.pop(extent.generation)
+        self._unbacked[extent.generation] = extent
+        self._set_aside_bytes += extent.cold_bytes
+        if released:
+            self._release(extent)
+            self._retry()
+        else:
+            self._announce(creation, extent.cold_bytes)
+
+    def _room(self) -> int:
+        """Bytes that may be taken, what writers are about to take left out."""
+        return max(0, self._available() - self._set_aside_bytes)
 
     def _backed(self, creation: _Creation, extent: Extent, error: BaseException | None) -> None:
         if self._closed:
@@ -288,10 +395,10 @@ class StoreServer:
             self._fail(creation, "memory", text)
         self._retry()
 
-    def _announce(self, creation: _Creation) -> None:
+    def _announce(self, creation: _Creation, cold_bytes: int = 0) -> None:
         descriptor = self._table.descriptor(creation.object_id, creation.writer)
         if descriptor is not None:
-            self._send(creation.writer, ObjectCreated(descriptor))
+            self._send(creation.writer, ObjectCreated(descriptor, cold_bytes))
 
     def _retry(self) -> None:
         """Space came back: serve whoever fits now, oldest first."""
@@ -340,7 +447,13 @@ class StoreServer:
         if extent.generation in self._backing:
             self._backing[extent.generation] = True
             return False
-        self._allocator.free(extent)
+        if self._unbacked.pop(extent.generation, None) is None:
+            self._allocator.free(extent)
+            return True
+        self._set_aside_bytes -= extent.cold_bytes
+        for start, end in extent.cold:  # its writer may have backed some of it
+            self._arena.punch(start, end)
+        self._allocator.backing_failed(extent)
         return True
 
 

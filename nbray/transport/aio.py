@@ -15,6 +15,9 @@ from nbray.model.errors import ProtocolError
 from nbray.wire.codec import decode_buffer, encode
 from nbray.wire.messages import Message
 
+_READ_BYTES = 256 * 1024
+_LAST_READS = 64
+
 
 class Peer(asyncio.Protocol):
     """One connected process. Handlers run on the loop; ``on_lost`` is called exactly once."""
@@ -23,7 +26,9 @@ class Peer(asyncio.Protocol):
         self,
         on_message: Callable[[Peer, Message], None],
         on_lost: Callable[[Peer], None],
+        sock: socket.socket,
     ) -> None:
+        self._sock = sock
         self._on_message = on_message
         self._on_lost = on_lost
         self._incoming = bytearray()
@@ -53,6 +58,19 @@ class Peer(asyncio.Protocol):
                 return
             self._on_message(self, message)
 
+    def drain(self) -> None:
+        """Serve what a dead peer had sent and nobody has read yet. Bounded, for its children may write on."""
+        for _ in range(_LAST_READS):
+            if self._closed or self._transport is None or self._transport.is_closing():
+                return
+            try:
+                data = self._sock.recv(_READ_BYTES)
+            except OSError:  # nothing more, or it was reset
+                return
+            if not data:
+                return
+            self.data_received(data)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._on_lost(self)
@@ -75,5 +93,5 @@ async def attach(
 ) -> Peer:
     """Serve an accepted or inherited socket."""
     loop = asyncio.get_running_loop()
-    _transport, peer = await loop.connect_accepted_socket(lambda: Peer(on_message, on_lost), sock)
+    _transport, peer = await loop.connect_accepted_socket(lambda: Peer(on_message, on_lost, sock), sock)
     return peer

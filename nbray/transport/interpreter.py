@@ -14,16 +14,22 @@ import sys
 _PATH_VARIABLE = "NBRAY_SYS_PATH"
 _SECRET_VARIABLES = frozenset({"NBRAY_TOKEN"})
 
-#: ``python -c`` puts the working directory on the path; the starter's path is the right one.
+#: ``python -c`` puts the working directory on the path; the starter's path is the right one. Nothing
+#: becomes garbage while modules are imported, so the collector rests until ``main`` enables it.
 _BOOT = (
-    "import os, sys; sys.path[:] = os.environ.pop('{variable}').split(os.pathsep); "
+    "import gc, os, sys; gc.disable(); sys.path[:] = os.environ.pop('{variable}').split(os.pathsep); "
     "from {module} import main; main()"
 )
 
 
-def command(module: str, *arguments: str) -> list[str]:
-    """A command line that runs ``module.main()``; ``environment`` makes the environment for it."""
-    return [sys.executable, "-c", _BOOT.format(variable=_PATH_VARIABLE, module=module), *arguments]
+def command(module: str, *arguments: str, site: bool = True) -> list[str]:
+    """A command line that runs ``module.main()``; ``environment`` makes the environment for it.
+
+    Without ``site`` it starts 5 to 10 ms sooner, and what the environment hooks in by ``.pth`` files
+    is not there: for processes that never run code of the user's.
+    """
+    flags = [] if site else ["-S"]
+    return [sys.executable, *flags, "-c", _BOOT.format(variable=_PATH_VARIABLE, module=module), *arguments]
 
 
 def environment(sys_path: list[str]) -> dict[str, str]:

@@ -213,7 +213,10 @@ class CreateObject(Message):
 
 
 class ObjectCreated(Message):
+    """``cold_bytes`` of it have no memory yet: the writer gives them some, within the memory budget."""
+
     descriptor: Descriptor
+    cold_bytes: int = 0
 
 
 class CreateFailed(Message):
@@ -268,6 +271,45 @@ class ObjectsPinned(Message):
 
 class UnpinObjects(Message):
     object_ids: list[bytes]
+
+
+class RequestSlab(Message):
+    """Writer -> daemon: space for several objects of about this size; answered by ``SlabGranted``."""
+
+    object_bytes: int
+
+
+class SlabGranted(Message):
+    """A slab, all of it backed; ``size_bytes`` 0: there is none to be had now."""
+
+    offset: int
+    size_bytes: int
+    generation: int
+
+
+class AdoptObject(Message):
+    """Writer -> daemon, before anybody else hears of it: these bytes of my slab are a whole object.
+
+    Created and sealed in one, without an answer. The daemon takes it also after the writer's death.
+    """
+
+    object_id: bytes
+    owner_id: bytes
+    generation: int  # of the slab
+    offset: int
+    size_bytes: int
+
+
+class RecallSlab(Message):
+    """Daemon -> writer: give back what no object has of this slab."""
+
+    generation: int
+
+
+class ReturnSlab(Message):
+    """Writer -> daemon: I write no more to this slab."""
+
+    generation: int
 
 
 # --- process <-> node daemon: functions, logs, events, status ------------------------------------------
@@ -452,7 +494,6 @@ ALL: tuple[type[Message], ...] = (
     GetObjects, ObjectReady, ObjectGone, PinObjects, ObjectsPinned, UnpinObjects,
     PutFunction, LogLines, EventBatch, GetStatus, Status,
     OwnerHello, DefineFunction, DefineTask, RunTasks, TasksDone, HandBack, TakeBack, LeasePaused,
-    LeaseResumed,
-    ForkWorker, WorkerForked, ZygoteReady,
-    Leaving, Advice,
+    LeaseResumed, ForkWorker, WorkerForked, ZygoteReady, Leaving, Advice,
+    RequestSlab, SlabGranted, AdoptObject, RecallSlab, ReturnSlab,
 )  # fmt: skip

@@ -38,21 +38,21 @@ _ADOPTION_DEADLINE_S = 5.0
 
 
 def main() -> None:
-    """``argv``: the control socket's and the arena's descriptor numbers."""
-    control_fd, arena_fd = (int(word) for word in sys.argv[1:3])
+    """``argv``: the control socket's descriptor number."""
     linux.die_with_parent()
     linux.set_process_title("nbray-zygote")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    control = socket.socket(fileno=control_fd)
+    control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
-    os.set_inheritable(arena_fd, False)
     daemon_pid = os.getppid()
-    welcome = _receive(control)[0]
-    assert isinstance(welcome, Welcome)
     _preload()
-    mapping = Mapping(arena_fd, welcome.store_capacity_bytes)
-    gc.collect()
+    welcome, descriptors = _receive(control)
+    if not isinstance(welcome, Welcome):  # the daemon is gone, or never came so far
+        return
+    mapping = Mapping(descriptors[0], welcome.store_capacity_bytes)
+    os.close(descriptors[0])
     gc.freeze()  # workers share these pages; the collector must not write to them
+    gc.enable()
     control.send(encode(ZygoteReady(os.getpid())))
     while True:
         message, descriptors = _receive(control)
@@ -128,8 +128,8 @@ def _child(
         linux.raise_oom_score()
         # Forked copies would all draw the same numbers.
         random.seed()
-        if "numpy" in sys.modules:
-            sys.modules["numpy"].random.seed()
+        if "numpy.random" in sys.modules:  # else it draws a seed of its own when it is imported
+            sys.modules["numpy.random"].seed()
         os.environ.update(message.env)
         _serve(message, socket.socket(fileno=daemon_fd), welcome, mapping)
     except BaseException:  # noqa: BLE001  # a forked child must never return into the zygote

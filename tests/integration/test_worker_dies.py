@@ -14,6 +14,7 @@ import pytest
 
 import nbray
 from nbray.model.errors import RayWorkerError
+from tests.support import procfs
 from tests.support.drivers import is_gone, recorded
 from tests.support.sessions import await_empty_store, session, store_figures
 from tests.support.waiting import until
@@ -33,6 +34,11 @@ def cluster(_module_leaves_nothing_behind: None) -> Iterator[None]:
 
 def worker_pids() -> set[int]:
     return set(nbray.status().to_dict()["processes"]["workers"])
+
+
+def process_of_daemon() -> int:
+    (pid,) = (child.pid for child in procfs.children(os.getpid()) if child.name == "nbray-node")
+    return pid
 
 
 def told(path: Path) -> Any:
@@ -215,7 +221,7 @@ def test_the_space_of_a_result_that_was_being_written_returns() -> None:
     def dies_writing() -> Any:
         from nbray.runtime.objects import Objects
 
-        def half(_self: Any, _descriptor: Any, _serialized: Any) -> None:
+        def half(_self: Any, _descriptor: Any, _cold_bytes: int, _serialized: Any) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
         setattr(Objects, "_write", half)  # noqa: B010  (mypy refuses the assignment)
@@ -226,6 +232,38 @@ def test_the_space_of_a_result_that_was_being_written_returns() -> None:
 
     await_empty_store()
     assert store_figures()["creating"] == 0
+
+
+def test_a_result_in_a_slab_outlives_its_worker_though_the_daemon_had_not_heard_of_it() -> None:
+    # given a result that a worker makes in a slab of its own, while the daemon sleeps
+    @nbray.remote(max_retries=0)
+    def makes() -> tuple[int, bool, Any]:
+        from nbray.runtime.current import current
+
+        has_slab = current().objects.slabs._current is not None
+        if has_slab:
+            os.kill(os.getppid(), signal.SIGSTOP)
+        return os.getpid(), has_slab, np.full(50_000, 7)
+
+    @nbray.remote
+    def total(made: tuple[int, bool, Any]) -> int:
+        return int(made[2].sum())
+
+    def made_in_a_slab() -> Any:
+        ref = makes.remote()
+        return ref if nbray.get(ref, timeout=5)[1] else None
+
+    ref = until(made_in_a_slab, "a worker makes its result in a slab")
+
+    # when its worker is killed before the daemon wakes up
+    os.kill(nbray.get(ref)[0], signal.SIGKILL)
+    os.kill(process_of_daemon(), signal.SIGCONT)
+
+    # then it is whole, here and for others, and its space returns when nobody wants it
+    assert nbray.get(total.remote(ref), timeout=5) == 350_000
+    assert nbray.get(ref)[2].sum() == 350_000
+    del ref
+    await_empty_store()
 
 
 # --- its children --------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ class AllocatorMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.allocator = Allocator(CAPACITY)
-        self.extents: dict[int, Extent] = {}
+        self.extents: dict[int, Extent] = {}  # by offset
         self.waiting: dict[int, Extent] = {}
         self.pages = bytearray(CAPACITY // PAGE)  # 0 cold, 1 pending, 2 backed
         self.lines = bytearray(CAPACITY // LINE)  # 1 used
@@ -64,7 +64,7 @@ class AllocatorMachine(RuleBasedStateMachine):
         for page in range(extent.offset // PAGE, -(-extent.end // PAGE)):
             inside = any(start <= page * PAGE < end for start, end in extent.cold)
             assert self.pages[page] == (1 if inside else 2)
-        self.extents[extent.generation] = extent
+        self.extents[extent.offset] = extent
         if extent.cold:
             self.waiting[extent.generation] = extent
         return extent
@@ -85,16 +85,32 @@ class AllocatorMachine(RuleBasedStateMachine):
             self.set_pages(extent.cold, 1, 0)
         else:
             self.allocator.free(extent)
-        del self.extents[extent.generation]
+        del self.extents[extent.offset]
         self.set_lines(extent, 1, 0)
 
     @rule(extent=consumes(live))
     def free(self, extent: Extent) -> None:
         self.allocator.free(extent)
-        del self.extents[extent.generation]
+        del self.extents[extent.offset]
         self.set_lines(extent, 1, 0)
         with pytest.raises(ValueError, match="freed twice"):
             self.allocator.free(extent)
+
+    @rule(target=live, extent=consumes(live), picks=st.tuples(st.integers(0, 99), st.integers(0, 99)))
+    def carve(self, extent: Extent, picks: tuple[int, int]) -> object:
+        """Cut a piece out of an extent at two of its lines."""
+        lines = extent.size_bytes // LINE
+        first, last = sorted(extent.offset + pick * lines // 100 * LINE for pick in picks)
+        last += LINE
+        piece, rests = self.allocator.carve(extent, first, last)
+        assert (piece.offset, piece.end) == (first, last)
+        parts = sorted((piece, *rests))
+        assert [part.offset for part in parts[1:]] == [part.end for part in parts[:-1]]
+        assert (parts[0].offset, parts[-1].end) == (extent.offset, extent.end)
+        assert {part.generation for part in parts} == {extent.generation}
+        del self.extents[extent.offset]
+        self.extents.update({part.offset: part for part in parts})
+        return multiple(*parts)
 
     @rule(size=st.integers(0, CAPACITY))
     def cool(self, size: int) -> None:

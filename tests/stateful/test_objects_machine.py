@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from nbray.core.allocator import Extent
 from nbray.core.objects import Command, ObjectTable, Release
@@ -38,6 +38,9 @@ class ObjectsMachine(RuleBasedStateMachine):
         self.released: set[int] = set()
         self.views: dict[tuple[bytes, bytes], Counter[int]] = {}  # (process, object) -> generation
         self.asked: set[tuple[bytes, bytes]] = set()
+        self.unread: list[
+            tuple[bytes, bytes, int]
+        ] = []  # adoptions that were sent: object, writer, generation
 
     def perform(self, commands: list[Command]) -> None:
         for command in commands:
@@ -65,6 +68,8 @@ class ObjectsMachine(RuleBasedStateMachine):
     @rule(seat=SLOTS, object_id=OBJECT)
     def create(self, seat: int, object_id: bytes) -> None:
         writer = self.seats[seat]
+        if any(message[:2] == (object_id, writer) for message in self.unread):
+            return  # a process makes an object once
         if not self.table.admits(object_id, self.owner[object_id], writer):
             return
         generation = len(self.handed_out) + 1
@@ -79,6 +84,44 @@ class ObjectsMachine(RuleBasedStateMachine):
     def create_and_seal(self, seat: int, object_id: bytes) -> None:
         self.create(seat, object_id)
         self.seal(seat, object_id, twice=False)
+
+    @rule(seat=SLOTS, object_id=OBJECT)
+    def write_to_a_slab(self, seat: int, object_id: bytes) -> None:
+        """Whole in the writer's hands; its message lies in the daemon's socket. Others know of it now."""
+        key = object_id, self.seats[seat]
+        if key in self.writing or any(message[0] == object_id for message in self.unread):
+            return
+        generation = len(self.handed_out) + 1
+        extent = Extent(generation * SIZE, SIZE, generation, ())
+        self.handed_out[generation] = extent
+        self.unread.append((*key, generation))
+
+    @rule(seat=SLOTS, object_id=OBJECT)
+    def pin_what_was_not_adopted(self, seat: int, object_id: bytes) -> None:
+        """The reader's task came with the descriptor, and its message overtakes the writer's."""
+        message = next((m for m in self.unread if m[0] == object_id), None)
+        if message is None or self.freed_early(object_id) or self.owner[object_id] in self.dead:
+            return  # (the owner frees only after it has the reader's answer, and that after the pin)
+        if object_id in {holding.object_id for holding in self.table.largest(100)}:
+            return  # an older copy is there: the pin is one of the object's, as in ``pin``
+        assert self.table.pin(self.seats[seat], [object_id]) == []
+        self.views.setdefault((self.seats[seat], object_id), Counter())[message[2]] += 1
+
+    def freed_early(self, object_id: bytes) -> bool:
+        return object_id in self.table._freed
+
+    @precondition(lambda self: self.unread)
+    @rule(pick=st.integers(0, 9))
+    def adopt(self, pick: int) -> None:
+        object_id, writer, generation = self.unread.pop(pick % len(self.unread))
+        self.sealed.add(generation)
+        freed = self.freed_early(object_id)
+        out: list[Command] = []
+        extent = self.handed_out[generation]
+        self.table.adopted(object_id, self.owner[object_id], writer, extent, SIZE, out)
+        self.perform(out)
+        if freed and not any(viewed == object_id for _, viewed in self.views):
+            assert generation in self.released, "freed, and then it came: it stays for ever"
 
     @rule(seat=SLOTS, object_id=OBJECT, twice=st.booleans())
     def seal(self, seat: int, object_id: bytes, twice: bool) -> None:
@@ -149,6 +192,8 @@ class ObjectsMachine(RuleBasedStateMachine):
     @rule(seat=SLOTS)
     def lose(self, seat: int) -> None:
         process = self.seats[seat]
+        while any(message[1] == process for message in self.unread):  # its last words are heard
+            self.adopt(next(n for n, message in enumerate(self.unread) if message[1] == process))
         self.born += 1
         self.seats[seat] = f"p{self.born}".encode()
         self.dead.append(process)
@@ -182,7 +227,7 @@ class ObjectsMachine(RuleBasedStateMachine):
     @invariant()
     def space_is_counted_exactly(self) -> None:
         held = sum(holding.size_bytes for holding in self.table.largest(100))
-        assert held == SIZE * (len(self.handed_out) - len(self.released))
+        assert held == SIZE * (len(self.handed_out) - len(self.released) - len(self.unread))
 
     @invariant()
     def nobody_waits_for_the_dead(self) -> None:
@@ -190,6 +235,8 @@ class ObjectsMachine(RuleBasedStateMachine):
         assert self.table.counts()["waited_for"] == len({object_id for _, object_id in self.asked})
 
     def teardown(self) -> None:
+        while self.unread:
+            self.adopt(0)
         for object_id in OBJECTS:
             self.free(object_id, twice=False)
         for seat in range(len(self.seats)):

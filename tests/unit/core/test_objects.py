@@ -154,15 +154,55 @@ def test_a_pin_by_request_holds_the_space_too(desk: Desk) -> None:
     desk.create(1)
     desk.seal()
 
-    assert desk.table.pin(READER, [X, Y]) == [Y]
+    assert desk.table.pin(READER, [X]) == []
     assert desk.free() == []
     assert desk.unpin() == [Release(extent(1))]
 
 
-def test_an_object_that_is_being_written_cannot_be_pinned(desk: Desk) -> None:
-    desk.create(1)
+def test_what_was_freed_cannot_be_pinned(desk: Desk) -> None:
+    desk.free()
 
     assert desk.table.pin(READER, [X]) == [X]
+
+
+def test_a_pin_that_overtakes_the_seal_holds_the_space(desk: Desk) -> None:
+    # given a writer that has sealed, and told a reader, whose pin we hear first, and then the free
+    desk.create(1)
+    assert desk.table.pin(READER, [X]) == []
+    assert desk.free() == []
+
+    # when we hear that it was sealed, then it stays until the reader lets go
+    assert desk.seal() == []
+    assert desk.unpin() == [Release(extent(1))]
+
+
+def test_an_early_pin_that_is_given_back_holds_nothing(desk: Desk) -> None:
+    desk.table.pin(READER, [X])
+    desk.unpin()
+    desk.create(1)
+    desk.seal()
+
+    assert desk.free() == [Release(extent(1))]
+
+
+def test_an_adopted_object_is_sealed_at_once(desk: Desk) -> None:
+    desk.get()
+    out: list[Command] = []
+
+    desk.table.adopted(X, OWNER, WRITER, extent(1), 100, out)
+
+    assert [type(command.message) for command in out if isinstance(command, Tell)] == [ObjectReady]
+    assert desk.table.counts()["sealed"] == 1
+
+
+def test_an_object_that_was_freed_before_it_was_adopted_goes_at_once(desk: Desk) -> None:
+    desk.free()
+    out: list[Command] = []
+
+    desk.table.adopted(X, OWNER, WRITER, extent(1), 100, out)
+
+    assert out == [Release(extent(1))]
+    assert desk.table.counts()["objects"] == 0
 
 
 def test_a_free_that_overtakes_the_seal_takes_effect_at_the_seal(desk: Desk) -> None:
@@ -353,7 +393,9 @@ def test_counts_name_states_and_pins(desk: Desk) -> None:
 def test_an_event_outside_the_table_names_what_was_allowed() -> None:
     copy = Copy(WRITER, extent(1), 100)
 
-    with pytest.raises(ValueError, match=r"creating copy cannot meet 'last unpin'; allowed: seal, abort"):
+    with pytest.raises(
+        ValueError, match=r"creating copy cannot meet 'last unpin'; allowed: seal, seal while pinned, abort"
+    ):
         copy.step(E.LAST_UNPIN)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -35,7 +36,7 @@ def said() -> list[Message]:
 @pytest.fixture
 def objects(loop: Loop, said: list[Message]) -> Objects:
     objects = Objects(loop, _ME, said.append, lambda _task: None, lambda _task, _error: None)
-    objects.mapping = cast("Mapping", object())
+    objects.mapping = cast("Mapping", SimpleNamespace(capacity_bytes=1 << 30))
     return objects
 
 

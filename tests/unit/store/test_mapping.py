@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -197,4 +198,21 @@ def test_a_file_that_is_too_small_is_refused() -> None:
     with pytest.raises(ValueError, match=r"length|size"):
         Mapping(arena.fd, SIZE)
 
+    arena.close()
+
+
+def test_the_file_stays_open_for_who_writes_to_it_when_the_mapping_is_closed() -> None:
+    arena = Arena.create(SIZE)
+    mapping = Mapping(arena.fd, SIZE)
+    file = mapping.file
+    assert file is not None
+
+    mapping.close()
+    assert os.pwrite(file.fd, b"late", 0) == 4
+    assert os.pread(arena.fd, 4, 0) == b"late"
+
+    fd = file.fd
+    del file
+    with pytest.raises(OSError, match="descriptor"):
+        os.fstat(fd)
     arena.close()

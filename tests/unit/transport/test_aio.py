@@ -190,3 +190,36 @@ def test_a_slow_reader_gets_everything() -> None:
         assert got == expected
 
     run(story())
+
+
+def test_the_last_words_of_a_dead_peer_are_heard_when_it_is_drained() -> None:
+    async def story() -> None:
+        # given a peer that spoke, and died before the loop came round
+        daemon = Daemon()
+        peer, sock = await daemon.join()
+        sock.sendall(encode(CancelLease(b"1")) + encode(CancelLease(b"2")))
+        sock.close()
+
+        # when it is drained, then all was heard, at once
+        peer.drain()
+        assert daemon.heard.qsize() == 2
+        peer.drain()
+        assert daemon.heard.qsize() == 2
+        peer.close()
+
+    run(story())
+
+
+def test_nothing_is_heard_of_a_peer_that_was_closed() -> None:
+    async def story() -> None:
+        daemon = Daemon()
+        peer, sock = await daemon.join()
+        sock.sendall(encode(CancelLease(b"1")))
+        peer.close()
+
+        peer.drain()
+
+        assert daemon.heard.empty()
+        sock.close()
+
+    run(story())

@@ -88,6 +88,11 @@ NUMBERS = [
     "ZygoteReady",
     "Leaving",
     "Advice",
+    "RequestSlab",
+    "SlabGranted",
+    "AdoptObject",
+    "RecallSlab",
+    "ReturnSlab",
 ]
 
 # Plain data as it arrives: msgpack knows neither tuples nor sets.
