@@ -15,6 +15,7 @@ import faulthandler
 import gc
 import os
 import random
+import select
 import signal
 import socket
 import sys
@@ -123,7 +124,7 @@ def _child(
         daemon_fd, out_fd, err_fd = descriptors
         _take_stdio(out_fd, err_fd)
         faulthandler.enable(file=2, all_threads=True)
-        _await_adoption(daemon_pid)
+        _await_adoption(daemon_pid, daemon_fd)
         linux.set_process_title("nbray-worker")
         linux.raise_oom_score()
         # Forked copies would all draw the same numbers.
@@ -147,11 +148,13 @@ def _take_stdio(out_fd: int, err_fd: int) -> None:
         os.close(source)
 
 
-def _await_adoption(daemon_pid: int) -> None:
-    """Wait until the daemon is our parent, then die with it."""
+def _await_adoption(daemon_pid: int, daemon_fd: int) -> None:
+    """Wait until the daemon is our parent, then die with it; end now if it is gone already."""
     deadline_s = time.monotonic() + _ADOPTION_DEADLINE_S
+    hangup = select.poll()
+    hangup.register(daemon_fd, 0)  # reports only that the other end was closed
     while os.getppid() != daemon_pid:
-        if time.monotonic() > deadline_s:
+        if hangup.poll(0) or time.monotonic() > deadline_s:
             os._exit(1)
         time.sleep(0.0002)
     linux.die_with_parent()
