@@ -26,6 +26,9 @@ from nbray.model.resources import Shape
 PIPELINE_US = 5_000
 #: As deep as two batches of answers (``worker.executor``): one is under way while the other runs.
 PIPELINE_MAX = 128
+#: From this depth on a lease is filled up when it is half empty, not with each answer: a message of many
+#: costs little more than one of a few, and may wake a core.
+COARSE_DEPTH = 16
 LINGER_S = 0.1
 SLOW_S = 0.005
 #: Leases that one owner asks for at once for tasks that need no CPU.
@@ -254,7 +257,7 @@ class LeasePool:
         """Push what the lease has room for; give it back if it is leaving and empty."""
         shape = self.shapes[lease.shape]
         if lease.state is LeaseState.OPEN:
-            if shape.queue:
+            if shape.queue and (shape.depth < COARSE_DEPTH or len(lease.inflight) <= shape.depth // 2):
                 self._push_queued(lease, shape.depth, now_s, out)
             if not lease.inflight:
                 lease.idle_since_s = now_s

@@ -83,6 +83,7 @@ class Loop:
         self._deadline_s: float | None = None
         self._spinning = Spinning()
         self._lead = threading.Lock()
+        self.is_led = self._lead.locked  # whether a thread has the leader's role right now
         self._followers: deque[Waiter] = deque()
         self._main = threading.main_thread().ident
         self._main_waiter: Waiter | None = None
@@ -183,10 +184,6 @@ class Loop:
             if self._io_asleep:
                 self._io_asleep = False
                 self.wake()
-
-    def is_led(self) -> bool:
-        """Whether a thread has the leader's role right now."""
-        return self._lead.locked()
 
     def wake(self) -> None:
         """Make the poll return. Safe anywhere, also in ``__del__`` and signal handlers."""

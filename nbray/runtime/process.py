@@ -75,7 +75,7 @@ from nbray.wire.messages import (
 _monotonic = time.monotonic
 logger = logging.getLogger("nbray")
 #: A thread that submits in a loop reads answers itself every so many tasks.
-_GLANCE_EVERY = 32
+_GLANCE_EVERY = 64
 _FIRST = ids.result_id(b"", 0)
 
 
@@ -287,13 +287,12 @@ class Process:
     def _start(self, task: Task) -> list[ObjectRef]:
         """Register the task and its results, and send it on its way. Lock held."""
         own, task_id, home = self.objects.table.own, task.task_id, self.objects.home
-        count = task.spec.num_returns
-        if count == 1:
+        if task.spec.num_returns == 1:
             entry = own(task_id + _FIRST)
             task.results = (entry,)
             refs = [make_ref(entry, home)]
         else:
-            task.results = [own(ids.result_id(task_id, index)) for index in range(count)]
+            task.results = [own(ids.result_id(task_id, index)) for index in range(task.spec.num_returns)]
             refs = [make_ref(entry, home) for entry in task.results]
         self.submitter.submit(task)
         if self.loop.is_led():

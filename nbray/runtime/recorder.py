@@ -17,7 +17,7 @@ from typing import Protocol
 
 from nbray.events.folding import fold
 from nbray.events.ring import EventRing
-from nbray.events.schema import CELL, ID, NAME, RAN_US, T_US, TASK, Row
+from nbray.events.schema import RAN_US, TASK
 from nbray.wire.messages import EventBatch, Message
 
 PERIOD_S = 0.25
@@ -60,8 +60,9 @@ class Recorder:
         self._ring = EventRing(_KEPT)
         self._append = self._ring.append
         self._due_s: float | None = None
-        self._begun: list[Row] = []  # what runs and was not reported yet; popped by one thread or another
-        self._reported: Row = ()
+        #: (when, ID, what it is called) of what runs and was not reported: one thread or another pops it.
+        self._begun: list[tuple[int, bytes, Named]] = []
+        self._reported: tuple[int, bytes, Named]
 
     def task(self, task_id: bytes, state: str, named: Named) -> None:
         """A task of ours changed its state. Lock held."""
@@ -71,20 +72,20 @@ class Recorder:
 
     def begin(self, task_id: bytes, named: Named) -> None:
         """A task starts to run here, in the one thread that runs tasks."""
-        self._begun.append((_time_ns() // 1000, TASK, task_id, "running", named.name, named.cell, None))
+        self._begun.append((_time_ns(), task_id, named))
         if self._due_s is None:
             with self._lock:
                 self._plan()
 
     def end(self, state: str) -> None:
         """The task that began last is over."""
-        now_us = _time_ns() // 1000
+        now_ns = _time_ns()
         try:
-            row = self._begun.pop()
-            detail = {RAN_US: now_us - row[T_US]}
+            began_ns, task_id, named = self._begun.pop()
+            detail = {RAN_US: (now_ns - began_ns) // 1000}
         except IndexError:  # it was reported as running
-            row, detail = self._reported, None
-        self._append((now_us, TASK, row[ID], state, row[NAME], row[CELL], detail))
+            (_began_ns, task_id, named), detail = self._reported, None
+        self._append((now_ns // 1000, TASK, task_id, state, named.name, named.cell, detail))
         if self._due_s is None:
             with self._lock:
                 self._plan()
@@ -113,8 +114,9 @@ class Recorder:
 
     def _report_what_runs(self) -> None:
         try:
-            row = self._begun.pop()
+            began = self._begun.pop()
         except IndexError:  # it ended this moment
             return
-        self._reported = row
-        self._append(row)
+        self._reported = began
+        began_ns, task_id, named = began
+        self._append((began_ns // 1000, TASK, task_id, "running", named.name, named.cell, None))

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import Any, NoReturn
 
 from nbray.core.references import Entry
@@ -24,7 +25,7 @@ from nbray.model.limits import INLINE_MAX_BYTES, INLINE_TOTAL_MAX_BYTES
 from nbray.runtime.arguments import fill_in
 from nbray.runtime.blocking import BlockingCount
 from nbray.runtime.call_limit import CallLimit
-from nbray.runtime.context import Place, new_context
+from nbray.runtime.context import Place, TaskContext
 from nbray.runtime.functions import Imports
 from nbray.runtime.process import Process
 from nbray.runtime.results import returned
@@ -224,7 +225,9 @@ class Executor:
     def _execute(self, link: OwnerLink, call: TaskCall) -> None:
         process = self._process
         known = link.known[call.spec_id]
-        process.context = new_context(process.job_id, call.task_id, call.attempt, known.name, known.place)
+        process.context = TaskContext(
+            process.job_id, call.task_id, call.attempt, known.name, known.place, count(1)
+        )
         self._running = link
         borrowed: list[Entry] = []
         process.recorder.begin(call.task_id, known)
@@ -236,7 +239,7 @@ class Executor:
         if self._blocked:
             self._waits.end()  # an await that the task left unfinished
         for stream in self._streams:
-            if stream.has_partial_line:
+            if stream.is_used:
                 stream.end_of_task()
         if borrowed:
             self._release(borrowed)

@@ -30,6 +30,7 @@ class TaskStream(io.TextIOBase):
         self._fd = fd
         self._emit = emit
         self._partial = ""
+        self.is_used = False  # since ``end_of_task``
         self._is_cut = False  # what came before ``_partial`` on its line was too long to keep
         self.buffer = io.FileIO(fd, "w", closefd=False)
 
@@ -57,6 +58,7 @@ class TaskStream(io.TextIOBase):
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        self.is_used = True
         self._partial += text
         if "\n" in text or len(self._partial) > _LINE_MAX:
             *lines, self._partial = self._partial.split("\n")
@@ -71,17 +73,12 @@ class TaskStream(io.TextIOBase):
             self._send(lines)
         return len(text)
 
-    @property
-    def has_partial_line(self) -> bool:
-        """Whether ``end_of_task`` has anything to do."""
-        return bool(self._partial) or self._is_cut
-
     def end_of_task(self) -> None:
         """A last line without an end is a line."""
         if self._partial:
             lines, self._partial = [self._partial], ""
             self._send(lines)
-        self._is_cut = False
+        self._is_cut = self.is_used = False
 
     def _send(self, lines: list[str]) -> None:
         batch: list[str] = []
