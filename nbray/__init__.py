@@ -44,6 +44,7 @@ from nbray.model.errors import (
     RayTimeoutError,
     RayWorkerError,
     RedisNotFoundError,
+    ReservedNameError,
     SerializationError,
     SessionStartError,
     SocketPathError,
@@ -116,8 +117,8 @@ __all__ = [
     "NbrayError", "ObjectID", "ObjectRef", "ObjectStoreFullError", "OptionError", "OwnerDiedError",
     "PlatformError", "ProtocolError", "RayActorError", "RayCancellationError", "RayConnectionError",
     "RayError", "RayGetArgumentError", "RayGetError", "RayTaskError", "RayTimeoutError", "RayWorkerError",
-    "RayletError", "RedisNotFoundError", "RemoteFunction", "SerializationError", "SessionStartError",
-    "SocketPathError", "StaleSessionError", "TaskID", "UniqueID", "UnknownObjectError",
+    "RayletError", "RedisNotFoundError", "RemoteFunction", "ReservedNameError", "SerializationError",
+    "SessionStartError", "SocketPathError", "StaleSessionError", "TaskID", "UniqueID", "UnknownObjectError",
     "UnreconstructableError", "WorkerID", "get", "init", "is_initialized", "put",
     "register_custom_serializer", "remote", "shutdown", "status", "wait",
 ]  # fmt: skip
