@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         RayTimeoutError,
         RayWorkerError,
         RedisNotFoundError,
+        ReservedNameError,
         SerializationError,
         SessionStartError,
         SocketPathError,
@@ -144,8 +145,8 @@ __all__ = [
     "NbrayError", "ObjectID", "ObjectRef", "ObjectStoreFullError", "OptionError", "OwnerDiedError",
     "PlatformError", "ProtocolError", "RayActorError", "RayCancellationError", "RayConnectionError",
     "RayError", "RayGetArgumentError", "RayGetError", "RayTaskError", "RayTimeoutError", "RayWorkerError",
-    "RayletError", "RedisNotFoundError", "RemoteFunction", "SerializationError", "SessionStartError",
-    "SocketPathError", "StaleSessionError", "TaskID", "UniqueID", "UnknownObjectError",
+    "RayletError", "RedisNotFoundError", "RemoteFunction", "ReservedNameError", "SerializationError",
+    "SessionStartError", "SocketPathError", "StaleSessionError", "TaskID", "UniqueID", "UnknownObjectError",
     "UnreconstructableError", "WorkerID", "get", "init", "is_initialized", "put",
     "register_custom_serializer", "remote", "shutdown", "status", "wait",
 ]  # fmt: skip

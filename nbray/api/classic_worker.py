@@ -74,8 +74,8 @@ class Worker:
 global_worker = Worker()
 
 
-def cleanup() -> None:
-    """The name of ``shutdown`` in the first releases."""
+def cleanup(worker: object = None) -> None:  # noqa: ARG001
+    """The name of ``shutdown`` in the first releases; ``worker`` is accepted and means nothing."""
     shutdown()
 
 

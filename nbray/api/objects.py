@@ -1,7 +1,7 @@
 """Values: ``put``, ``get``, ``wait``.
 
 Called by:  users, experimental.
-Imports:    runtime.process, model.errors.
+Imports:    runtime.current, model.
 Never:      waits itself (the runtime does).
 
 ``worker=``, which all three took in the first Ray releases, is accepted and means nothing.
@@ -9,8 +9,10 @@ Never:      waits itself (the runtime does).
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, overload
 
+from nbray.model.resources import whole_or_none
 from nbray.runtime.current import current
 from nbray.runtime.refs import ObjectRef
 
@@ -67,15 +69,13 @@ def get(
     """
     process = current()
     if isinstance(object_ids, ObjectRef):
-        _check_timeout(timeout)
-        return process.get_one(object_ids, timeout)
+        return process.get_one(object_ids, _checked(timeout))
     if not isinstance(object_ids, list):
         raise ValueError(
             f"nbray.get() takes a reference or a list of references, not {type(object_ids).__name__}."
         )
     _check_elements("get", object_ids)
-    _check_timeout(timeout)
-    return process.get(object_ids, timeout)
+    return process.get(object_ids, _checked(timeout))
 
 
 def wait(
@@ -104,13 +104,16 @@ def wait(
         raise TypeError("nbray.wait() takes a list of references, not one reference: write wait([ref]).")
     if not isinstance(object_ids, list):
         raise TypeError(f"nbray.wait() takes a list of references, not {type(object_ids).__name__}.")
-    _check_timeout(timeout)
+    timeout = _checked(timeout)
     _check_elements("wait", object_ids)
     process = current()
     if not object_ids:
         return [], []
-    if not isinstance(num_returns, int):
-        raise TypeError(f"num_returns must be an integer, not {num_returns!r}.")
+    if type(num_returns) is not int:
+        number = whole_or_none(num_returns)
+        if number is None:
+            raise TypeError(f"num_returns must be an integer, not {num_returns!r}.")
+        num_returns = number
     if not 1 <= num_returns <= len(object_ids):
         if len(set(object_ids)) != len(object_ids):  # the first complaint; else the runtime's, as it looks
             raise ValueError("nbray.wait() takes distinct references; the list holds one twice.")
@@ -127,10 +130,11 @@ def _check_elements(function: str, object_ids: list[ObjectRef]) -> None:
             raise TypeError(f"nbray.{function}() takes a list of references; it holds a {kind.__name__}.")
 
 
-def _check_timeout(timeout: float | None) -> None:
+def _checked(timeout: float | None) -> float | None:
     if timeout is None:
-        return
-    if not isinstance(timeout, (int, float)):
+        return None
+    if not isinstance(timeout, Real):  # NumPy's numbers, too
         raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}.")
     if not timeout >= 0:  # nor NaN
         raise ValueError(f"timeout must be 0 or more seconds, not {timeout!r}.")
+    return float(timeout)

@@ -12,10 +12,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
-from nbray.model.errors import OptionError
-from nbray.model.resources import CPU, GPU, MEMORY, MEMORY_UNIT_BYTES, UNIT, Shape, to_shape, to_units
+from nbray.model.errors import OptionError, ReservedNameError
+from nbray.model.resources import (
+    CPU,
+    GPU,
+    MEMORY,
+    MEMORY_UNIT_BYTES,
+    UNIT,
+    Shape,
+    to_shape,
+    to_units,
+    whole_or_none,
+)
 
 DEFAULT_MAX_RETRIES = 3
 
@@ -58,11 +69,12 @@ class TaskOptions:
 
     def _count(self, name: str, default: int, least: int) -> int:
         value = self.given.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int):
+        number = whole_or_none(value)
+        if number is None:
             raise TypeError(f"{name} must be an integer, not {value!r}.")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}.")
-        return value
+        if number < least:
+            raise ValueError(f"{name} must be at least {least}, not {number}.")
+        return number
 
     def _check_resources(self) -> None:
         resources = self.given.get("resources", {})
@@ -72,7 +84,9 @@ class TaskOptions:
             )
         for name in resources:
             if name in _RESERVED:
-                raise ValueError(f"resources may not name {name}; it has an option of its own.")
+                raise ReservedNameError(
+                    f"resources may not name {name}: use num_cpus, num_gpus or memory, options of their own."
+                )
 
     def shape(self, node_resources: Mapping[str, int]) -> Shape:
         """What a task needs while it runs: one CPU unless said otherwise.
@@ -120,8 +134,9 @@ def _refuse(name: str) -> None:
 
 def _memory_units(size_bytes: Any) -> int:
     """Bytes as a quantity of the resource: units of 50 MiB, rounded up."""
-    if isinstance(size_bytes, bool) or not isinstance(size_bytes, (int, float)):
+    if isinstance(size_bytes, bool) or not isinstance(size_bytes, Real):
         raise ValueError(f"memory must be a number of bytes, not {size_bytes!r}")
+    size_bytes = float(size_bytes)  # whole up to 2**53
     if not MEMORY_UNIT_BYTES <= size_bytes < math.inf:
         raise ValueError(
             f"memory must be at least {MEMORY_UNIT_BYTES} bytes (50 MiB, its unit), not {size_bytes!r}"

@@ -92,7 +92,7 @@ def init(  # noqa: D417  # the arguments of one line in the docstring are explai
     java_worker_options: Any = None,
     load_code_from_local: bool = False,
     _internal_config: str | None = None,
-) -> SessionInfo:
+) -> SessionInfo | Any:  # None only where ignore_reinit_error asks for it: nobody else must check
     """Start a cluster on this machine; it ends with this process, or with ``shutdown``.
 
     Args:
@@ -109,7 +109,7 @@ def init(  # noqa: D417  # the arguments of one line in the docstring are explai
         local_mode: run tasks in this process, one after the other, when they are submitted; for debugging.
         driver_mode: ``SCRIPT_MODE``, ``SILENT_MODE`` (no warnings about work under way), or
             ``PYTHON_MODE``, the older name of ``local_mode``.
-        ignore_reinit_error: a second call logs an error and returns the running session.
+        ignore_reinit_error: a second call logs an error, changes nothing and returns None.
         log_to_driver: show what tasks print; it is in files of the session's directory, too.
         configure_logging: set the logger ``nbray`` up with ``logging_level`` (a number or a name) and
             ``logging_format``. A program that shows log lines itself is left alone, but for the level,
@@ -131,7 +131,7 @@ def init(  # noqa: D417  # the arguments of one line in the docstring are explai
         _internal_config: JSON text of an object; none of its settings exists here.
 
     Returns:
-        A dict of addresses that shows itself as a card in a notebook.
+        A dict of addresses that shows itself as a card in a notebook; None if a session was running.
 
     Raises:
         RuntimeError: a session is running already, or an address was given beside that of the environment.
@@ -142,15 +142,12 @@ def init(  # noqa: D417  # the arguments of one line in the docstring are explai
     """
     asked = dict(locals())  # every parameter by its name: the first line, before there are other names
     with _session.lock:
-        running = _clear_lost_session()
-        if running is not None:
-            text = "nbray.init() was called before; call nbray.shutdown() first to start another session."
+        refusal = _why_not_again()
+        if refusal:
             if not ignore_reinit_error:
-                raise RuntimeError(text)
-            logger.error(text)
-            return running
-        if runtime.current_or_none() is not None:
-            return _in_a_worker(ignore_reinit_error)
+                raise RuntimeError(refusal)
+            logger.error(refusal)
+            return None
         wanted = settings.check(asked)
         _refuse_joining(asked, wanted)
         if wanted.configure_logging:
@@ -163,15 +160,18 @@ def init(  # noqa: D417  # the arguments of one line in the docstring are explai
         return _session.info
 
 
-def _in_a_worker(ignore_reinit_error: bool) -> SessionInfo:
-    text = "nbray.init() was called in a task: its process belongs to a session already. Leave it out there."
-    if not ignore_reinit_error:
-        raise RuntimeError(text)
-    logger.error(text)
-    from nbray.observe.cards import SessionInfo
-
-    welcome = runtime.current().welcome
-    return SessionInfo(_address_info(welcome, node_ip_of(welcome)), nodes=1, resources=welcome.resources)
+def _why_not_again() -> str:
+    """What stands in the way of a session; "" if nothing does. One whose daemon died is cleared away."""
+    cluster = _session.cluster
+    if cluster is not None and (cluster.process.failure is not None or cluster.is_other_process()):
+        _end(cluster)
+    if _session.cluster is not None:
+        return "nbray.init() was called before; call nbray.shutdown() first to start another session."
+    if runtime.current_or_none() is not None:
+        return (
+            "nbray.init() was called in a task: its process belongs to a session already. Leave it out there."
+        )
+    return ""
 
 
 def _refuse_joining(asked: Mapping[str, Any], wanted: Settings) -> None:
@@ -214,14 +214,6 @@ def _launch(wanted: Settings, on_warning: Callable[[str], None] | None) -> Local
         raise
     on_log = _print_log if wanted.log_to_driver else None
     return LocalCluster(starting, wanted.resources, wanted.store_bytes, on_log, on_warning, wanted.job_id)
-
-
-def _clear_lost_session() -> SessionInfo | None:
-    """The running session's card; a session whose daemon died is cleared away first."""
-    cluster = _session.cluster
-    if cluster is not None and (cluster.process.failure is not None or cluster.is_other_process()):
-        _end(cluster)
-    return _session.info
 
 
 def _describe(cluster: LocalCluster | InProcess, wanted: Settings, asked: Mapping[str, Any]) -> SessionInfo:

@@ -16,9 +16,9 @@ from typing import Any
 from nbray.api import modes, notices
 from nbray.api.addresses import resolved
 from nbray.cluster import gpus
-from nbray.model.errors import SocketPathError
+from nbray.model.errors import ReservedNameError, SocketPathError
 from nbray.model.limits import SOCKET_PATH_MAX_BYTES, STORE_MIN_BYTES
-from nbray.model.resources import CPU, GPU, MEMORY, MEMORY_UNIT_BYTES, UNIT, to_units
+from nbray.model.resources import CPU, GPU, MEMORY, MEMORY_UNIT_BYTES, UNIT, to_units, whole_or_none
 from nbray.runtime.identifiers import JobID
 
 DEFAULT_NODE_IP = "127.0.0.1"
@@ -36,6 +36,7 @@ _OF_A_START = (
 
 _COUNTS = ("num_workers", "num_redis_shards", "redis_max_clients")
 _SIZES = ("memory", "object_store_memory", "driver_object_store_memory", "redis_max_memory")
+_INTEGERS = (*_COUNTS, *_SIZES, "object_id_seed", "redis_port")
 _TEXTS = (
     "node_ip_address", "redis_password", "plasma_directory", "temp_dir", "plasma_store_socket_name",
     "raylet_socket_name", "webui_host", "logging_format", "namespace", "_internal_config",
@@ -109,6 +110,7 @@ def check(asked: Mapping[str, Any]) -> Settings:
         SocketPathError: a socket's name is too long.
     """
     _check_types(asked)
+    asked = {**asked, **{name: int(asked[name]) for name in _INTEGERS if asked[name] is not None}}
     mode = _mode(asked)
     notes: list[str] = []
     for name, why in _WITHOUT_EFFECT.items():
@@ -141,8 +143,8 @@ def _check_types(asked: Mapping[str, Any]) -> None:
     for name in _TEXTS:
         if asked[name] is not None and not isinstance(asked[name], str):
             raise TypeError(f"{name} must be a string, not {type(asked[name]).__name__}.")
-    for name in (*_COUNTS, *_SIZES, "object_id_seed", "redis_port"):
-        if asked[name] is not None and not _is_whole(asked[name]):
+    for name in _INTEGERS:
+        if asked[name] is not None and whole_or_none(asked[name]) is None:
             raise TypeError(f"{name} must be an integer, not {asked[name]!r}.")
     for name in (*_COUNTS, *_SIZES):
         if asked[name] is not None and asked[name] < 0:
@@ -171,17 +173,13 @@ def _check_internal_config(text: str | None) -> None:
         raise ValueError(f"_internal_config must be the JSON text of an object, not {text!r}.")
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _is_local(asked: Mapping[str, Any]) -> bool:
     return bool(asked["local_mode"]) or asked["driver_mode"] == modes.PYTHON_MODE
 
 
 def _mode(asked: Mapping[str, Any]) -> int:
     mode = modes.SCRIPT_MODE if asked["driver_mode"] is None else asked["driver_mode"]
-    if not _is_whole(mode) or mode not in _MODES:
+    if whole_or_none(mode) not in _MODES:
         raise ValueError(
             f"driver_mode must be SCRIPT_MODE ({modes.SCRIPT_MODE}), PYTHON_MODE ({modes.PYTHON_MODE}, now "
             f"called local_mode) or SILENT_MODE ({modes.SILENT_MODE}), not {asked['driver_mode']!r}."
@@ -215,7 +213,7 @@ def _quantities(asked: Mapping[str, Any], node_ip: str) -> dict[str, int]:
         if not isinstance(name, str):
             raise TypeError(f"The names in resources must be strings, not {type(name).__name__}.")
         if name in _RESERVED:
-            raise ValueError(f"resources may not name {name}; use the argument of init() for it.")
+            raise ReservedNameError(f"resources may not name {name}: use the argument of init() for it.")
         quantities[name] = _whole(f"resources[{name!r}]", amount)
     return {name: units for name, units in quantities.items() if units}
 

@@ -13,12 +13,13 @@ from nbray.api import objects
 from nbray.runtime.refs import ObjectRef
 
 
-def get(object_ids: Any) -> Any:
+def get(object_ids: Any, worker: object = None) -> Any:  # noqa: ARG001
     """Like ``nbray.get``, also for a tuple, an array or a dict of references.
 
     Args:
         object_ids: a reference, a list, tuple or one-dimensional array of them; or a dict, in which
             only values that are references are replaced.
+        worker: accepted, for old programs.
 
     Returns:
         A value, a list of values, or a new dict of the same class and order.
@@ -36,7 +37,10 @@ def get(object_ids: Any) -> Any:
 
 
 def wait(
-    object_ids: Any, num_returns: int = 1, timeout: float | None = None
+    object_ids: Any,
+    num_returns: int = 1,
+    timeout: float | None = None,
+    worker: object = None,  # noqa: ARG001
 ) -> tuple[list[ObjectRef], list[ObjectRef]]:
     """Like ``nbray.wait``, also for a tuple or a one-dimensional array of references.
 
@@ -44,6 +48,7 @@ def wait(
         object_ids: distinct references.
         num_returns: how many to wait for, and at most how many to return as ready.
         timeout: seconds to wait at most; 0 only looks.
+        worker: accepted, for old programs.
 
     Raises:
         TypeError, ValueError, RayConnectionError: as ``nbray.wait``.

@@ -28,6 +28,7 @@ Never:      holds anything that does not pickle, since errors travel; prints an 
     ├── RayCancellationError
     ├── SerializationError             also TypeError
     ├── OptionError                    an option that does not exist; also TypeError, AssertionError
+    ├── ReservedNameError              a resource with an argument of its own; also ValueError, AssertionError
     └── ProtocolError                  a peer speaks something else
 
 Each text says what happened, why, and what to do. A class without fields takes that text itself.
@@ -437,6 +438,15 @@ class OptionError(NbrayError, TypeError, AssertionError):
     """
 
     default_text = "@nbray.remote() needs an option. Without options write @nbray.remote."
+
+
+class ReservedNameError(NbrayError, ValueError, AssertionError):
+    """``resources`` names CPU, GPU or memory, which have arguments of their own.
+
+    A ValueError as for other wrong resources, and the AssertionError that Ray raised.
+    """
+
+    default_text = "resources may not name CPU, GPU or memory; they have arguments of their own."
 
 
 # --- helpers ------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ Never:      keeps a float: 0.1 + 0.2 CPUs must be 0.3 CPUs.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral, Real
 
 #: One whole CPU (or GPU, or unit of a custom resource).
 UNIT = 10_000
@@ -24,16 +25,24 @@ Quantities = dict[str, int]
 Shape = tuple[tuple[str, int], ...]
 
 
+def whole_or_none(value: object) -> int | None:
+    """``value`` as an int if it is a whole number, Python's or NumPy's; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        return None
+    return int(value)
+
+
 def to_units(name: str, amount: float) -> int:
     """Convert what users write to units. Below 1 any fraction, above 1 whole numbers only.
 
     Raises:
         ValueError: negative, not a number, finer than 1e-4, or a fraction above 1.
     """
-    if isinstance(amount, bool) or not isinstance(amount, (int, float)):
+    if isinstance(amount, bool) or not isinstance(amount, Real):  # NumPy's numbers, too
         raise ValueError(f"{name} must be a number, not {amount!r}")
     if not 0 <= amount <= 100_000:
         raise ValueError(f"{name} must be between 0 and 100000, not {amount!r}")
+    amount = float(amount)
     units = round(amount * UNIT)
     if amount > 1 and units % UNIT:
         raise ValueError(f"{name} above 1 must be a whole number, not {amount!r}")

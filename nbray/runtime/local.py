@@ -44,6 +44,7 @@ class LocalProcess(Process):
         self._contexts = _Contexts()
         self._counts = {"submitted": 0, "running": 0, "finished": 0, "failed": 0, "retried": 0}
         self._functions: dict[bytes, Callable[..., Any]] = {}
+        self._keys: dict[Definition, bytes] = {}
         process_id = os.urandom(ids.PROCESS_ID_BYTES)
         welcome = Welcome(
             protocol=PROTOCOL_VERSION,
@@ -80,8 +81,10 @@ class LocalProcess(Process):
 
         ``max_calls`` is about worker processes, of which there are none.
         """
-        key = os.urandom(ids.FUNCTION_ID_BYTES)
-        self._functions[key] = definition.function
+        key = self._keys.get(definition)
+        if key is None:
+            key = self._keys[definition] = os.urandom(ids.FUNCTION_ID_BYTES)
+            self._functions[key] = definition.function
         return key
 
     def submit(self, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[ObjectRef]:

@@ -134,7 +134,17 @@ def _reduce_class(cls: type) -> Any:
     if reduced is NotImplemented or reduced[-1] is not _cloud._class_setstate:
         return reduced
     make, args, state = reduced[:3]
+    slots = vars(cls).get("__slots__")
+    if isinstance(slots, (str, tuple, list, dict)) and _may_be_made_with_slots(make, cls):
+        # cloudpickle only sets the attribute, later. A class that was made without its slots gives its
+        # instances a __dict__, and pickles of those do not fit the class that has them.
+        args = (*args[:3], {**args[3], "__slots__": slots}, *args[4:])
     return _receive_class, (make, *args), state, None, None, _set_class_state
+
+
+def _may_be_made_with_slots(make: Callable[..., type], cls: type) -> bool:
+    # Enums have a maker of their own. A tuple's slots are always none, and NamedTuple adds them itself.
+    return make is _cloud._make_skeleton_class and not issubclass(cls, tuple)
 
 
 def _receive_class(make: Callable[..., type], *args: Any) -> type:

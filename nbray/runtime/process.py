@@ -128,7 +128,7 @@ class Process:
         self.gets = Gets(self, self.loop, self.objects, self.logs, self._check, self._why)
         self.get, self.get_one, self.wait = self.gets.get, self.gets.get_one, self.gets.wait
         self._daemon: Channel | None = None
-        self._specs = 0
+        self._specs: dict[Any, TaskSpec] = {}
         self._on_warning = on_warning
         self._on_lost = on_lost
 
@@ -257,11 +257,17 @@ class Process:
         shape: Shape,
         max_retries: int,
     ) -> TaskSpec:
-        """What ``submit`` takes, for calls from this place."""
-        self._specs += 1
-        return TaskSpec(
-            self._specs, function_id, name, num_returns, shape, max_retries, place.depth, place.cell
-        )
+        """What ``submit`` takes, for calls from this place; the same one for the same kind of call.
+
+        Workers remember each, so a loop over ``f.options(num_cpus=2).remote()`` must not make one a turn.
+        """
+        kind = (function_id, name, num_returns, shape, max_retries, place.depth, place.cell)
+        spec = self._specs.get(kind)
+        if spec is None:
+            with self.loop.guard, self.loop.lock:
+                spec = self._specs.get(kind) or TaskSpec(len(self._specs) + 1, *kind)
+                self._specs[kind] = spec
+        return spec
 
     def submit(self, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[ObjectRef]:
         """Start a task; returns at once with the references of its results.

@@ -7,6 +7,7 @@ Never:      pickles.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -20,10 +21,21 @@ def returned(name: str, value: Any, num_returns: int) -> list[tuple[str, Any]]:
         return [("result", value)]
     if num_returns == 0:
         return []
-    if not isinstance(value, (tuple, list)) or len(value) != num_returns:
-        got = f"{len(value)} values" if isinstance(value, (tuple, list)) else type(value).__name__
+    count = _count(value)
+    if count != num_returns:
+        got = type(value).__name__ if count is None else f"{count} values"
         raise ValueError(
             f"Task {name} was declared with num_returns={num_returns} but returned {got}. "
             f"Return a tuple of {num_returns} values, or change num_returns."
         )
     return [(f"result[{index}]", item) for index, item in enumerate(value)]
+
+
+def _count(value: Any) -> int | None:
+    """How many results a value is: those of a tuple, a list, an array. A text, set or dict is one."""
+    if isinstance(value, (str, bytes, bytearray, Mapping)) or not hasattr(type(value), "__getitem__"):
+        return None
+    try:
+        return len(value)
+    except TypeError:  # an array of no dimension
+        return None

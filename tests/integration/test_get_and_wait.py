@@ -184,3 +184,22 @@ def test_experimental_functions_refuse_what_the_others_refuse() -> None:
         experimental.wait((one, one))
     with pytest.raises(TypeError, match="dict"):
         experimental.wait({"a": one})
+
+
+def test_worker_of_the_first_releases_is_accepted_by_experimental_functions_too() -> None:
+    one = nbray.put(1)
+
+    assert experimental.get((one,), worker=nbray.worker.global_worker) == [1]
+    assert experimental.wait((one,), worker=nbray.worker.global_worker) == ([one], [])
+
+
+def test_numbers_of_numpy_are_numbers(slow: Any) -> None:
+    one, two = nbray.put(1), nbray.put(2)
+
+    assert nbray.wait([one, two, slow], num_returns=np.int64(2), timeout=np.float32(5)) == (
+        [one, two],
+        [slow],
+    )
+    assert nbray.get(one, timeout=np.int64(5)) == 1
+    with pytest.raises(nbray.RayTimeoutError):
+        nbray.get([one, slow], timeout=np.float32(0.01))

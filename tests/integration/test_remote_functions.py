@@ -18,7 +18,7 @@ import pytest
 
 import nbray
 from tests.support.drivers import driver
-from tests.support.sessions import session
+from tests.support.sessions import session, this_process
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -53,6 +53,23 @@ def test_all_ways_to_call_a_function_are_one() -> None:
     assert nbray.get(pair._remote(args=[1, 2], num_return_vals=2)) == [1, 2]
     with pytest.raises(TypeError, match="pair"):
         pair._remote()
+
+
+def test_options_that_are_given_again_and_again_are_not_remembered_again_and_again() -> None:
+    @nbray.remote
+    def one(x: Any) -> Any:
+        return x
+
+    def call_in_each_way() -> None:
+        refs = [one.options(num_cpus=0.5, resources={}).remote(1), one._remote(args=[1], max_retries=0)]
+        assert nbray.get([*refs, one.remote(1)]) == [1, 1, 1]
+
+    call_in_each_way()
+    known = len(this_process()._specs)
+    for _ in range(20):
+        call_in_each_way()
+
+    assert len(this_process()._specs) == known
 
 
 def test_number_of_results_may_be_changed_for_a_call_and_zero_gives_none() -> None:

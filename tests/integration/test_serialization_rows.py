@@ -228,12 +228,21 @@ def test_classes_of_the_drivers_script_come_back_as_its_own() -> None:
             shared = []
         class Color(enum.Enum):
             RED = 1
+        class Slotted:
+            __slots__ = ("x", "__hidden")
+            def __init__(self, x):
+                self.x = self.__hidden = x
+            def both(self):
+                return self.x, self.__hidden
         class Failure(Exception):
             pass
         @nbray.remote
         def work(point):
             Point.shared.append(1)     # the worker's own
             return Point(point.x + 1), Color.RED, Point
+        @nbray.remote
+        def same(value):
+            return value, hasattr(value, "__dict__")
         @nbray.remote
         def fail():
             raise Failure("no")
@@ -242,8 +251,18 @@ def test_classes_of_the_drivers_script_come_back_as_its_own() -> None:
             nbray.get(fail.remote())
         except Failure as exc:
             tell([isinstance(exc, Failure), str(exc.__cause__)])
+        slotted, has_dict = nbray.get(same.remote(Slotted(3)))
+        tell([type(slotted) is Slotted, slotted.both(), has_dict])
+        @dataclasses.dataclass
+        class Two:
+            __slots__ = "x"
+            x: int
+        two, has_dict = nbray.get(same.remote(Two(4)))
+        tell([two == Two(4), has_dict])
         tell([type(point) is Point, point == Point(2), red is Color.RED, cls is Point, Point.shared])
     """) as running:
         assert running.told() == [True, "no"]
+        assert running.told() == [True, [3, 3], False]
+        assert running.told() == [True, False]
         assert running.told() == [True, True, True, True, []]
         assert running.ended() == 0

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import nbray
+from nbray.api.session import session_info
 from nbray.cluster.session import SessionDir, remove_stale
 from nbray.model.errors import RayConnectionError, RedisNotFoundError, SessionStartError, StaleSessionError
 from tests.support import procfs
@@ -96,14 +97,18 @@ def test_a_second_init_is_refused_and_the_first_session_goes_on() -> None:
     assert nbray.get(double.remote(21), timeout=5) == 42
 
 
-def test_ignore_reinit_error_returns_the_running_session(caplog: pytest.LogCaptureFixture) -> None:
+def test_ignore_reinit_error_logs_an_error_returns_none_and_the_session_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     first = nbray.init(num_cpus=1)
 
     with caplog.at_level(logging.ERROR):
-        second = nbray.init(num_cpus=1, ignore_reinit_error=True)
+        second = nbray.init(num_cpus=2, ignore_reinit_error=True)
 
-    assert second == first
+    assert second is None
     assert "nbray.init() was called before" in caplog.text
+    assert session_info() == first
+    assert nbray.get(double.remote(21), timeout=5) == 42
 
 
 def test_shutdown_before_init_and_twice_does_nothing() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nbray.api.options import DEFAULT_MAX_RETRIES, TaskOptions
-from nbray.model.errors import OptionError
+from nbray.model.errors import OptionError, ReservedNameError
 
 MIB = 1024 * 1024
 WITH_MEMORY = {"CPU": 20_000, "memory": 1_000_000}
@@ -118,3 +119,23 @@ def test_changed_options_keep_the_others() -> None:
 
 def test_max_calls_may_be_changed_too() -> None:
     assert TaskOptions({"max_calls": 3}).replaced({"max_calls": 5}).max_calls == 5
+
+
+@pytest.mark.parametrize("name", ["CPU", "GPU", "memory", "object_store_memory"])
+def test_a_resource_that_has_an_option_of_its_own_is_an_assertion_error_too(name: str) -> None:
+    with pytest.raises(ReservedNameError, match=name) as caught:
+        TaskOptions({"resources": {name: 1}})
+
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, AssertionError)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    options = TaskOptions({"num_returns": np.int64(2), "max_retries": np.int8(-1), "max_calls": np.uint8(3)})
+
+    assert (options.num_returns, options.max_retries, options.max_calls) == (2, -1, 3)
+    assert type(options.num_returns) is int
+    assert shape(num_cpus=np.float32(0.5), resources={"a": np.int64(2)}) == {"CPU": 5_000, "a": 20_000}
+    assert shape(memory=np.int64(60 * MIB))["memory"] == 20_000
+    with pytest.raises(ValueError, match="num_cpus"):
+        shape(num_cpus=np.True_)

@@ -6,6 +6,7 @@ import inspect
 import os
 from typing import Any
 
+import numpy as np
 import pytest
 
 import nbray
@@ -176,3 +177,22 @@ def test_who_joins_a_cluster_may_choose_what_is_the_drivers_own() -> None:
     settings.refuse_for_joining({**DEFAULTS, **own})
     with pytest.raises(ValueError, match="local_mode"):
         settings.refuse_for_joining({**DEFAULTS, "local_mode": True})
+
+
+@pytest.mark.parametrize("name", ["CPU", "GPU", "memory", "object_store_memory"])
+def test_a_resource_that_has_an_argument_of_its_own_is_an_assertion_error_too(name: str) -> None:
+    with pytest.raises(AssertionError, match=f"resources may not name {name}") as caught:
+        check(resources={name: 1})
+
+    assert isinstance(caught.value, ValueError)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    wanted = check(
+        num_cpus=np.int64(3), resources={"a": np.int32(2)}, object_store_memory=np.int64(80 << 20),
+        memory=np.int64(120 << 20), object_id_seed=np.int64(7), driver_mode=np.int64(3),
+    )  # fmt: skip
+
+    assert wanted.resources == {"CPU": 30_000, "a": 20_000, "memory": 20_000, "node:127.0.0.1": 10_000}
+    assert (wanted.store_bytes, wanted.id_seed, wanted.mode) == (80 << 20, 7, 3)
+    assert {type(n) for n in (wanted.store_bytes, wanted.id_seed, *wanted.resources.values())} == {int}
