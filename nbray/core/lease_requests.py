@@ -89,7 +89,14 @@ class Reclaim(NamedTuple):
     owner: bytes
 
 
-Command = Admit | Infeasible | Reclaim
+class Spare(NamedTuple):
+    """Ask ``owner`` not to keep this granted lease for a moment when it is idle: others wait."""
+
+    lease_id: bytes
+    owner: bytes
+
+
+Command = Admit | Infeasible | Reclaim | Spare
 
 
 class Request:
@@ -105,8 +112,8 @@ class Request:
     """
 
     __slots__ = (
-        "arrival", "asked", "backlog", "kind", "lease_id", "mark", "name", "owner", "rank", "shape", "state",
-        "told",
+        "arrival", "asked", "backlog", "kind", "lease_id", "mark", "name", "owner", "rank", "shape",
+        "spared", "state", "told",
     )  # fmt: skip
 
     def __init__(
@@ -125,6 +132,7 @@ class Request:
         #: How often its queue had been passed over when it joined.
         self.mark = 0
         self.told = False  # that it is infeasible
+        self.spared = False  # its owner was asked not to keep it when it is idle
         self.asked = False  # to be given back
 
     def move(self, event: RequestEvent) -> None:

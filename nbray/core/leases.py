@@ -78,6 +78,7 @@ class Lease:
         "idle_since_s",
         "inflight",
         "lease_id",
+        "lingers",
         "shape",
         "state",
         "taking_back",
@@ -91,6 +92,7 @@ class Lease:
         self.idle_since_s = 0.0
         self.head_since_s = 0.0
         self.taking_back = False
+        self.lingers = True  # stays for a moment when it is idle: more tasks may come
         self.host: object = None
 
 
@@ -262,6 +264,8 @@ class LeasePool:
             if not lease.inflight:
                 lease.idle_since_s = now_s
                 self._relieve(shape, now_s, out)
+                if not (lease.lingers or shape.queue):
+                    self._give_back(lease, out)
         elif lease.state is LeaseState.CLOSING and not lease.inflight:
             self._give_back(lease, out)
             self._ask(shape, out)
@@ -345,6 +349,14 @@ class LeasePool:
             self._take_back(lease, out)
         # While it was open it stood for a request; without one, the queue would wait for ever.
         self._ask(self.shapes[lease.shape], out)
+
+    def spare(self, lease_id: bytes, out: list[Command]) -> None:
+        """Others wait for what it holds: give it back as soon as it is idle."""
+        lease = self.by_id.get(lease_id)
+        if lease is not None:
+            lease.lingers = False
+            if lease.state is LeaseState.OPEN and not lease.inflight and not self.shapes[lease.shape].queue:
+                self._give_back(lease, out)
 
     def closing(self, lease: Lease) -> None:
         """Its worker is dying: push nothing more to it."""

@@ -8,14 +8,15 @@ An owner keeps a lease while it has tasks for it, so another could wait for as l
 owner *starves* while it has queued requests of a kind and no lease of that kind. For each, one
 lease at a time is asked for: one that holds what is missing, no deeper than the request (children
 finish before new parents start), from the owner with the most of them. No lease is asked for twice,
-nor while its worker is blocked: that one may wait for the very request.
+nor while its worker is blocked: that one may wait for the very request. Where there is none, the owners
+of deeper ones are asked not to linger: a lease that is idle helps no child.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
-from nbray.core.lease_requests import Command, Kind, Reclaim, Request
+from nbray.core.lease_requests import Command, Kind, Reclaim, Request, Spare
 from nbray.core.ledger import Ledger, shares
 
 _Owners = OrderedDict[bytes, None]
@@ -81,6 +82,7 @@ class Reclaimer:
             while missing and kind in self._starving:
                 victim = self._victim(kind[0], missing)
                 if victim is None:
+                    self._spare_deeper(kind[0], missing, out)
                     break
                 self._ask_for(victim, (kind, next(iter(self._starving[kind]))), out)
 
@@ -104,6 +106,15 @@ class Reclaimer:
         if not counts:
             return None
         return first[max(counts, key=counts.__getitem__)]
+
+    def _spare_deeper(self, depth: int, missing: list[str], out: list[Command]) -> None:
+        for (other_depth, shape), owners in self._askable.items():
+            if other_depth > depth and shares(shape, missing):
+                for leases in owners.values():
+                    for request in leases.values():
+                        if not request.spared:
+                            request.spared = True
+                            out.append(Spare(request.lease_id, request.owner))
 
     def _count(self, counter: dict[tuple[Kind, bytes], int], request: Request, change: int) -> None:
         pair = (request.kind, request.owner)

@@ -193,8 +193,7 @@ class NodeDaemon:
 
     def _tick(self) -> None:
         """Every few seconds: idle workers go, late ones are killed, free memory cools."""
-        commands: list[worker_process.Command] = []
-        now_s = time.monotonic()
+        commands, now_s = list[worker_process.Command](), time.monotonic()
         self._pool.trim(now_s, _IDLE_WORKER_S, commands)
         self._pool.expire_starts(now_s, _START_DEADLINE_S, commands)
         self._perform_pool(commands)
@@ -331,7 +330,8 @@ class NodeDaemon:
             elif isinstance(command, lease_requests.Infeasible):
                 self._send_to(owner or b"", LeaseInfeasible(command.lease_id, command.text))
             else:
-                self._send_to(command.owner, ReclaimLease(command.lease_id))
+                when_idle = type(command) is lease_requests.Spare
+                self._send_to(command.owner, ReclaimLease(command.lease_id, when_idle))
         self._perform_pool(pool_commands)
 
     def _perform_pool(self, commands: list[worker_process.Command]) -> None:

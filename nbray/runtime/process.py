@@ -420,7 +420,7 @@ class Process:
 _HANDLERS: dict[type[Message], Callable[[Process, Any], None]] = {
     LeaseGranted: lambda p, m: p.submitter.on_granted(m),
     WorkerLost: lambda p, m: p.submitter.on_worker_lost(m),
-    ReclaimLease: lambda p, m: p.submitter.on_reclaim(m.lease_id),
+    ReclaimLease: lambda p, m: p.submitter.on_reclaim(m.lease_id, m.when_idle),
     LeaseInfeasible: lambda p, m: p.warn(m.text),
     Advice: lambda p, m: p.loop.later.append(partial(logger.warning, "%s", m.text)),
     ObjectCreated: lambda p, m: p.objects.on_created(m),

@@ -394,9 +394,9 @@ class Submitter:
         self._links[worker.process_id] = link
         return link
 
-    def on_reclaim(self, lease_id: bytes) -> None:
+    def on_reclaim(self, lease_id: bytes, when_idle: bool) -> None:
         commands: list[Command] = []
-        self.pool.reclaim(lease_id, commands)
+        (self.pool.spare if when_idle else self.pool.reclaim)(lease_id, commands)
         self._perform(commands)
 
     # --- workers die -----------------------------------------------------------------------------------

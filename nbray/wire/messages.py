@@ -171,9 +171,10 @@ class ReturnLease(Message):
 
 
 class ReclaimLease(Message):
-    """Daemon -> owner: others wait; give this lease back as soon as its running task is done."""
+    """Daemon -> owner: others wait; give this lease back when its running task is done, or when it idles."""
 
     lease_id: bytes
+    when_idle: bool = False
 
 
 class WorkerLost(Message):

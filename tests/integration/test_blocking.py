@@ -104,3 +104,23 @@ def test_cpu_is_lent_only_while_a_task_waits(tmp_path: Path) -> None:
 
     # A worker that goes on does not wait for its CPU to come back, so two may run for a moment; not all.
     assert overlap(spans) < 6
+
+
+def test_a_thousand_chains_of_three_end_on_one_cpu() -> None:
+    """Each level waits for the next. Leases that idle for a moment would make a tenth of a second of each."""
+
+    @nbray.remote
+    def third(n: int) -> int:
+        return n + 1
+
+    @nbray.remote
+    def second(n: int) -> int:
+        return int(nbray.get(third.remote(n))) + 1
+
+    @nbray.remote
+    def first(n: int) -> int:
+        return int(nbray.get(second.remote(n))) + 1
+
+    refs = [first.remote(n) for n in range(1_000)]
+
+    assert nbray.get(refs, timeout=60) == [n + 3 for n in range(1_000)]

@@ -92,7 +92,7 @@ class OwnerMachine(RuleBasedStateMachine):
         if world.grantable():
             able += [self.grant, self.grant]
         if set(world.serving) - world.asked_back:
-            able += [self.ask_back, self.leave_between_two_tasks]
+            able += [self.ask_back, self.leave_between_two_tasks, self.ask_not_to_linger]
         if world.from_daemon:
             able += [self.read_daemon, self.read_daemon]
         if world.readable():
@@ -160,6 +160,10 @@ class OwnerMachine(RuleBasedStateMachine):
         self.world.ask_back(some[a % len(some)])
         while b % 2 and self.world.from_daemon:
             self.world.read_daemon()
+
+    def ask_not_to_linger(self, a: int, b: int) -> None:
+        some = [lease for lease in self.world.serving if lease not in self.world.asked_back]
+        self.world.ask_not_to_linger(some[a % len(some)])
 
     def leave_between_two_tasks(self, a: int, b: int) -> None:
         """The rarest of moments: none runs, and the rest has not begun."""
@@ -298,6 +302,9 @@ class OwnerMachine(RuleBasedStateMachine):
         assert set(self.world.serving) <= known | coming, "nobody will return these"
 
     def no_worker_idles_while_tasks_wait(self) -> None:
+        for lease_id in self.world.told_not_to_idle & set(self.world.submitter.pool.by_id):
+            lease = self.world.submitter.pool.by_id[lease_id]
+            assert lease.inflight or lease.state is not LeaseState.OPEN, "others wait for it, and it idles"
         for shape in self.world.submitter.pool.shapes.values():
             idle = [x for x in shape.leases.values() if x.state is LeaseState.OPEN and not x.inflight]
             assert not (shape.queue and idle)

@@ -17,7 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from nbray.core.lease_requests import Admit, Command, Infeasible, Reclaim, RequestState
+from nbray.core.lease_requests import Admit, Command, Infeasible, Reclaim, RequestState, Spare
 from nbray.core.scheduler import Scheduler
 from nbray.model.resources import Quantities, Shape, to_shape
 
@@ -44,6 +44,7 @@ class Lease:
     delayed: int = 0
     told: bool = False
     asked: bool = False
+    spared: bool = False
     resumed: bool = False
 
     @property
@@ -121,6 +122,12 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert lease.state is S.QUEUED
                 assert not self.feasible(lease)
                 lease.told = True
+            elif isinstance(command, Spare):
+                assert lease.state is S.GRANTED
+                assert not lease.spared, "asked once"
+                assert command.owner == lease.owner
+                assert any(other.depth < lease.depth for other in self.among(S.QUEUED)), "for nobody"
+                lease.spared = True
             else:
                 assert isinstance(command, Reclaim)
                 assert lease.state is S.GRANTED, "asked for a lease whose worker is blocked, or has none"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from nbray.core import lease_requests, worker_process
-from nbray.core.lease_requests import Admit, Infeasible, Reclaim, RequestState
+from nbray.core.lease_requests import Admit, Infeasible, Reclaim, RequestState, Spare
 from nbray.core.scheduler import Scheduler
 from nbray.core.worker_process import Assign, Retire, Start, StartsFailing
 from nbray.core.workers import WorkerPool
@@ -59,7 +59,7 @@ class TinyNode:
             if owner is not None:
                 self.pool.need(command.lease_id, job_of(owner), self.workers_out)
         else:
-            assert isinstance(command, (Reclaim, Infeasible))
+            assert isinstance(command, (Reclaim, Spare, Infeasible))
 
     def perform_worker_command(self, command: worker_process.Command) -> None:
         if isinstance(command, Assign):

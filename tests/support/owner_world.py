@@ -201,6 +201,7 @@ class World:
         self.told_lost: set[bytes] = set()
         self.told_paused: set[bytes] = set()
         self.told_to_leave: set[bytes] = set()
+        self.told_not_to_idle: set[bytes] = set()
         self.from_daemon: deque[Message] = deque()
         self.started: dict[bytes, list[int]] = {}
         self.answers: list[TaskAnswer] = []
@@ -322,6 +323,9 @@ class World:
         self.asked_back.add(lease_id)
         self.from_daemon.append(ReclaimLease(lease_id))
 
+    def ask_not_to_linger(self, lease_id: bytes) -> None:
+        self.from_daemon.append(ReclaimLease(lease_id, when_idle=True))
+
     def refuse(self, lease_id: bytes) -> None:
         """No worker could be started for it."""
         del self.waiting[lease_id]
@@ -367,8 +371,8 @@ class World:
             self.submitter.on_granted(message)
         elif isinstance(message, ReclaimLease):
             if message.lease_id in self.submitter.pool.by_id:
-                self.told_to_leave.add(message.lease_id)
-            self.submitter.on_reclaim(message.lease_id)
+                (self.told_not_to_idle if message.when_idle else self.told_to_leave).add(message.lease_id)
+            self.submitter.on_reclaim(message.lease_id, message.when_idle)
         else:
             assert isinstance(message, WorkerLost)
             self.submitter.on_worker_lost(message)

@@ -559,6 +559,29 @@ def test_lease_that_is_idle_for_a_moment_does_not_make_room() -> None:
     assert only(Push, commands) == [Push(lease, [waiting])]
 
 
+def test_idle_lease_that_others_wait_for_goes_back_at_once() -> None:
+    owner = Owner()
+    lease = owner.open()
+
+    owner.pool.spare(lease.lease_id, owner.out)
+
+    assert owner.heard() == [GiveBack(lease)]
+
+
+def test_busy_lease_that_others_wait_for_goes_back_when_it_has_nothing_left_to_do() -> None:
+    owner = Owner(parallelism=1)
+    lease = owner.open()
+    first, second = owner.place(2)
+    owner.pool.spare(lease.lease_id, owner.out)
+    owner.heard()
+
+    owner.answer(lease, first)
+    assert only(GiveBack, owner.heard()) == []
+    owner.answer(lease, second)
+
+    assert only(GiveBack, owner.heard()) == [GiveBack(lease)]
+
+
 # --- losing ----------------------------------------------------------------------------------------------
 
 

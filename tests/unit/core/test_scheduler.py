@@ -9,7 +9,16 @@ from __future__ import annotations
 
 import pytest
 
-from nbray.core.lease_requests import TABLE, Admit, Command, Infeasible, Reclaim, RequestEvent, RequestState
+from nbray.core.lease_requests import (
+    TABLE,
+    Admit,
+    Command,
+    Infeasible,
+    Reclaim,
+    RequestEvent,
+    RequestState,
+    Spare,
+)
 from nbray.core.ledger import Ledger
 from nbray.core.scheduler import REMEMBERED, Scheduler
 from nbray.model.errors import ProtocolError
@@ -486,12 +495,30 @@ def test_lease_is_asked_for_once_it_is_granted() -> None:
     assert node.grant("a") == [Reclaim(b"a", b"one")]
 
 
-def test_new_parent_does_not_ask_for_a_childs_lease() -> None:
+def test_new_parent_does_not_ask_for_a_childs_lease_but_for_it_not_to_idle() -> None:
     node = Node(CPU=1)
     node.run("child", "worker", depth=1)
 
-    assert node.ask("parent", "driver") == []
+    assert node.ask("parent", "driver") == [Spare(b"child", b"worker")]
     assert node.ask("sibling", "other worker", depth=1) == [Reclaim(b"child", b"worker")]
+
+
+def test_owner_is_asked_once_not_to_keep_an_idle_lease() -> None:
+    node = Node(CPU=1)
+    node.run("child", "worker", depth=1)
+
+    assert node.ask("parent", "driver") == [Spare(b"child", b"worker")]
+    assert node.ask("another", "second driver") == []
+
+
+def test_lease_of_a_child_that_comes_while_its_elders_wait_is_not_to_idle() -> None:
+    node = Node(CPU=1)
+    node.run("parent", "driver")
+    node.block("parent")
+    node.ask("child", "worker", depth=1)
+    assert node.ask("elder", "second driver") == []
+
+    assert node.grant("child") == [Spare(b"child", b"worker")]
 
 
 def test_lease_that_holds_nothing_of_what_is_missing_is_not_asked_for() -> None:
