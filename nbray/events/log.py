@@ -57,7 +57,7 @@ class EventLog:
                 self._count_task(process_id, kept)
 
     def add_folded(self, folded: Iterable[tuple[str, str, int]]) -> None:
-        """Take in counts, as (name, state, number), of tasks that have no rows: see ``events.folding``."""
+        """Take in counts, as (name, state, number), of short tasks that have no rows."""
         for full_name, state, number in folded:
             name = full_name[:_TEXT_MAX_CHARS]
             counts = self._tasks_by_name.get(name) or self._counts_of_new(name)

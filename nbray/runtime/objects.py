@@ -137,9 +137,7 @@ class Objects:
         if not dropped and not closed:
             return
         freed: list[Entry] = []
-        drop, take = self.table.drop_handle, dropped.popleft
-        while dropped:
-            drop(take(), freed)
+        self.table.drop_handles(dropped, freed)
         while closed:
             self.table.close_view(closed.popleft(), freed)
         if freed:

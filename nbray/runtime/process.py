@@ -113,8 +113,9 @@ class Process:
         self.questions = Questions(self.loop, self.tell_daemon)
         self.failure: NbrayError | None = None
         self.submitter = Submitter(
-            self.loop, self.address, job_id, self.tell_daemon, self.logs.due, self.recorder.task
-        )
+            self.loop, self.address, job_id, self.tell_daemon, self.logs.due,
+            self.recorder.task, self.recorder.submitted,
+        )  # fmt: skip
         self.objects = Objects(
             self.loop, process_id, self.tell_daemon,
             self.submitter.argument_ready, self.submitter.argument_refused,

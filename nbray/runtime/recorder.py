@@ -4,8 +4,10 @@ Called by:  runtime.process, runtime.submitter, worker.executor.
 Imports:    nbray.events, wire.
 Never:      blocks work: a full ring loses its oldest events and counts them.
 
-A task that runs here and is over before the next batch leaves is one row, not two: its last one, which
-says how long it ran. Short tasks are the many, and each row costs every process on its way a microsecond.
+Every row costs each process on its way a microsecond, and nobody looks at ten thousand a second. So a task
+that runs here and is over before the next batch leaves is one row, not two: its last one, which says how
+long it ran. And when a batch has a thousand rows, what else happens to short tasks is only counted:
+sums stay right. A row on which a state of now depends (who runs, and that it runs no more) is always sent.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from nbray.events.folding import fold
 from nbray.events.ring import EventRing
 from nbray.events.schema import RAN_US, TASK
 from nbray.wire.messages import EventBatch, Message
@@ -63,9 +64,21 @@ class Recorder:
         #: (when, ID, what it is called) of what runs and was not reported: one thread or another pops it.
         self._begun: list[tuple[int, bytes, Named]] = []
         self._reported: tuple[int, bytes, Named]
+        self._room = _PER_BATCH  # rows that the next batch still takes of short tasks
+        self._folded: dict[tuple[str, str], int] = {}
+        self._folded_runs: dict[tuple[str, str], int] = {}  # each of these ran, too
+
+    def submitted(self, task_id: bytes, spec: Named) -> None:
+        """A task of ours begins its life; every task comes here. Lock held."""
+        if self._room > 0:
+            self.task(task_id, "submitted", spec)
+        else:
+            key = (spec.name, "submitted")
+            self._folded[key] = self._folded.get(key, 0) + 1
 
     def task(self, task_id: bytes, state: str, named: Named) -> None:
         """A task of ours changed its state. Lock held."""
+        self._room -= 1
         self._append((_time_ns() // 1000, TASK, task_id, state, named.name, named.cell, None))
         if self._due_s is None:
             self._plan()
@@ -79,13 +92,26 @@ class Recorder:
 
     def end(self, state: str) -> None:
         """The task that began last is over."""
-        now_ns = _time_ns()
         try:
             began_ns, task_id, named = self._begun.pop()
-            detail = {RAN_US: (now_ns - began_ns) // 1000}
         except IndexError:  # it was reported as running
-            (_began_ns, task_id, named), detail = self._reported, None
-        self._append((now_ns // 1000, TASK, task_id, state, named.name, named.cell, detail))
+            _began_ns, task_id, named = self._reported
+            self._note_end(_time_ns() // 1000, task_id, state, named, None)
+            return
+        if self._room > 0:
+            now_ns = _time_ns()
+            detail = {RAN_US: (now_ns - began_ns) // 1000}
+            self._note_end(now_ns // 1000, task_id, state, named, detail)
+        else:
+            # Two keys at once, so that ``ship``, in another thread, finds both or none.
+            key = (named.name, state)
+            self._folded_runs[key] = self._folded_runs.get(key, 0) + 1
+
+    def _note_end(
+        self, now_us: int, task_id: bytes, state: str, named: Named, detail: dict[str, int] | None
+    ) -> None:
+        self._room -= 1
+        self._append((now_us, TASK, task_id, state, named.name, named.cell, detail))
         if self._due_s is None:
             with self._lock:
                 self._plan()
@@ -103,14 +129,24 @@ class Recorder:
                 self._arm(self._due_s)
 
     def ship(self) -> None:
-        """Send what there is; of very many short tasks only the newest, and counts. Lock held."""
+        """Send what there is. Lock held."""
         self._due_s = None
         if self._begun:
             self._report_what_runs()
-        taken, dropped = self._ring.take(_KEPT)
-        if taken or dropped:
-            rows, folded = fold(taken, _PER_BATCH)
+        rows, dropped = self._ring.take(_KEPT)
+        self._room = _PER_BATCH
+        folded = self._take_counts()
+        if rows or dropped or folded:
             self._tell_daemon(EventBatch(self._process_id, dropped, folded, [list(row) for row in rows]))
+
+    def _take_counts(self) -> list[tuple[str, str, int]]:
+        """What was counted since the last time, as (name, state, number)."""
+        if not (self._folded or self._folded_runs):
+            return []
+        counts, self._folded = self._folded, {}
+        runs, self._folded_runs = self._folded_runs, {}
+        found = [(name, state, number) for (name, state), number in (*counts.items(), *runs.items())]
+        return found + [(name, "running", number) for (name, _state), number in runs.items()]
 
     def _report_what_runs(self) -> None:
         try:

@@ -80,7 +80,7 @@ class Submitter:
     Args:
         tell_daemon: sends a message to the node daemon.
         log_due: told (process ID, sequence) of log lines that precede an answer.
-        record: notes a change of state of a task, for monitors.
+        record: notes a change of state of a task, for monitors; ``submitted`` the first of them.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class Submitter:
         tell_daemon: Callable[[Message], None],
         log_due: Callable[[bytes, int], None],
         record: Callable[[bytes, str, TaskSpec], None],
+        submitted: Callable[[bytes, TaskSpec], None],
     ) -> None:
         self.tasks = TaskTable()
         self.exports = Exports()
@@ -103,6 +104,7 @@ class Submitter:
         self._tell_daemon = tell_daemon
         self._log_due = log_due
         self._record = record
+        self._submitted = submitted
         self._links: dict[bytes, Link] = {}
         self._touched: list[Lease] = []
         self._doomed: deque[tuple[Task, Value]] = deque()  # an argument of theirs is an error
@@ -117,7 +119,7 @@ class Submitter:
     def submit(self, task: Task) -> None:
         """Register a new task and send it on its way as far as it can go."""
         missing = self._hold(task) if task.holds else 0
-        self._record(task.task_id, "submitted", task.spec)
+        self._submitted(task.task_id, task.spec)
         if self.tasks.add(task, missing):
             self._place(task)
 

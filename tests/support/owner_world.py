@@ -182,7 +182,11 @@ class World:
         self.loop = StillLoop(self)
         address = OwnerAddress(b"n" * 16, 1, OWNER, "owner")
         loop = cast("Loop", self.loop)
-        self.submitter = Submitter(loop, address, b"j" * 16, self.hear, lambda *_: None, self.note)
+        self.submitter = Submitter(
+            loop, address, b"j" * 16, self.hear, lambda *_: None, self.note, lambda *_: None
+        )
+            loop, address, b"j" * 16, self.hear, lambda *_: None, self.note, lambda *_: None
+        )
         self.objects = Objects(
             loop, OWNER, self.hear, self.submitter.argument_ready, self.submitter.argument_refused
         )

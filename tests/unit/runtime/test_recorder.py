@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from typing import Any, NamedTuple
 
+from nbray.events.log import EventLog
 from nbray.events.schema import DETAIL, RAN_US, STATE
 from nbray.runtime.recorder import Recorder
 
@@ -84,3 +85,49 @@ def test_a_row_always_has_a_batch_to_wait_for() -> None:
     desk.recorder.end("finished")
 
     assert len(desk.deadlines_s) == 2
+
+
+def counts(desk: Desk) -> dict[str, int]:
+    """What the daemon makes of all that was said."""
+    log = EventLog()
+    for batch in desk.batches:
+        log.add(b"me", batch.rows, batch.dropped)
+        log.add_folded(batch.folded)
+    return log.tasks_by_name()["train"]
+
+
+def test_sums_are_right_however_many_short_tasks_there_are() -> None:
+    desk = Desk()
+
+    for number in range(5_000):
+        with desk.lock:
+            desk.recorder.submitted(number.to_bytes(4, "big"), TRAIN)
+        desk.recorder.begin(number.to_bytes(4, "big"), TRAIN)
+        desk.recorder.end("failed" if number % 10 == 0 else "finished")
+        if number == 3_000:
+            with desk.lock:
+                desk.recorder.ship()
+    with desk.lock:
+        desk.recorder.ship()
+
+    assert counts(desk) == {
+        "submitted": 5_000, "running": 5_000, "finished": 4_500, "failed": 500, "retried": 0,
+    }  # fmt: skip
+    assert all(len(batch.rows) <= 1_001 for batch in desk.batches)
+
+
+def test_task_that_lasts_has_its_rows_among_thousands_that_do_not() -> None:
+    desk = Desk()
+    for number in range(2_000):
+        desk.recorder.begin(number.to_bytes(4, "big"), TRAIN)
+        desk.recorder.end("finished")
+
+    desk.recorder.begin(b"long", TRAIN)
+    rows = desk.ship()
+    for number in range(2_000):
+        with desk.lock:
+            desk.recorder.submitted(number.to_bytes(4, "big"), TRAIN)
+    desk.recorder.end("finished")
+    rows += desk.ship()
+
+    assert [row[STATE] for row in rows if row[2] == b"long"] == ["running", "finished"]
