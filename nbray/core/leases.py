@@ -145,14 +145,25 @@ class LeasePool:
 
     # --- tasks in ------------------------------------------------------------------------------
 
+    def queue_up(self, task: Task) -> bool:
+        """``place`` for most tasks of a burst: others wait before it, and for all that they can have.
+
+        False: it is not one of these.
+        """
+        shape = task.spec.pooled
+        if shape is None or not shape.queue or not (shape.is_served or shape.is_ripe):
+            return False
+        shape.queue.append(task)
+        return True
+
     def place(self, task: Task, now_s: float, out: list[Command]) -> None:
         """A task whose arguments are ready: push it to an idle worker, or queue it and ask for one.
 
         What only busy workers have room for is not pushed one by one: call ``feed_ripe`` soon after.
         """
-        shape = self.shapes.get(task.spec.shape)
+        shape = task.spec.pooled
         if shape is None:
-            shape = self.shapes[task.shape] = ShapeQueue(task.shape)
+            shape = task.spec.pooled = self.shapes.setdefault(task.shape, ShapeQueue(task.shape))
         if not shape.queue:
             lease = self._lease_with_room(shape, 1 if task.alone else shape.depth)
             if lease is not None:

@@ -60,7 +60,7 @@ class IllegalTransitionError(AssertionError):
     """An event that the table does not allow: a bug of ours, never of the user."""
 
 
-class TaskSpec(msgspec.Struct, eq=False, gc=False):
+class TaskSpec(msgspec.Struct, eq=False):
     """What all calls of one function with the same options, from the same place, have in common.
 
     A ``Task`` points to it, and a worker is told it once, under the number ``spec_id`` of this owner.
@@ -74,6 +74,7 @@ class TaskSpec(msgspec.Struct, eq=False, gc=False):
     max_retries: int
     depth: int
     cell: str
+    pooled: Any = None  # ``core.leases``: the queue of its shape
 
 
 class Task(msgspec.Struct, eq=False, gc=False):

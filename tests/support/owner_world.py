@@ -185,8 +185,6 @@ class World:
         self.submitter = Submitter(
             loop, address, b"j" * 16, self.hear, lambda *_: None, self.note, lambda *_: None
         )
-            loop, address, b"j" * 16, self.hear, lambda *_: None, self.note, lambda *_: None
-        )
         self.objects = Objects(
             loop, OWNER, self.hear, self.submitter.argument_ready, self.submitter.argument_refused
         )
