@@ -75,7 +75,7 @@ from nbray.wire.messages import (
 _monotonic = time.monotonic
 logger = logging.getLogger("nbray")
 #: A thread that submits in a loop reads answers itself every so many tasks.
-_GLANCE_EVERY = 64
+_GLANCE_EVERY = 128
 _FIRST = ids.result_id(b"", 0)
 
 
