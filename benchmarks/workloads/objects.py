@@ -90,7 +90,7 @@ def one_large_array(bench: Bench) -> None:
     for n in range(bench.repeats(5)):
         del handle
         gc.collect()
-        time.sleep(0.1)  # the user does something else: who frees in the background may
+        time.sleep(copies.PAUSE_S)  # also for those who free in the background
         source[n] = -1.0
         took_s, handle = _timed(put, source)
         times_s.append(took_s)

@@ -36,6 +36,7 @@ class Entry(msgspec.Struct, eq=False, gc=False):
     failed: bool = False
     escaped: bool = False
     asked: bool = False  # borrowed: the daemon was asked for it
+    outline: Any = None  # the host's: how to read it without looking for its parts
     pinned: bool = False  # borrowed: the daemon keeps it in place for this process
     waiters: list[Any] | None = None  # the host's waiters, told once when it becomes ready
     dependents: list[Any] | None = None  # tasks that take it as an argument

@@ -1,7 +1,7 @@
 """Copying bytes fast, without stopping other threads.
 
 Called by:  layout.
-Imports:    threading, ctypes; store.pages; NumPy, when the first large piece comes.
+Imports:    threading, ctypes; store.pages, transport.linux; NumPy, when the first large piece comes.
 Never:      leaves a thread that still writes, whatever interrupts it.
 
 Assigning to a slice of a memoryview holds the GIL for the whole copy, which stalls the I/O thread;
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nbray.store.pages import populate
+from nbray.transport.linux import keep_off_this_core
 
 #: From here on two threads copy, and the GIL is released. (To get it back may take 5 ms where another
 #: thread computes.)
@@ -76,6 +77,8 @@ def _in_two_threads(work: Callable[..., Any], first: tuple[Any, ...], second: tu
     helper = threading.Thread(target=help_out, name="nbray-copy", daemon=True)
     helper.start()
     try:
+        if helper.native_id is not None:
+            keep_off_this_core(helper.native_id)
         work(*first)
     finally:
         _join_for_certain(helper)

@@ -68,6 +68,12 @@ class Serialized:
         self.size_bytes = at + len(tail)
         return self
 
+    def outline(self) -> Outline | None:
+        """None for a value without buffers, or with a long pickle."""
+        if self._pieces is None or len(self.pickled) > OUTLINE_MAX_BYTES:
+            return None
+        return Outline(self.pickled, [(at, len(piece)) for at, piece in self._pieces[1:-1]])
+
     def to_bytes(self) -> bytes:
         """The value in one piece."""
         if self._pieces is None:
@@ -98,6 +104,17 @@ class Serialized:
             raise ValueError(f"{self.size_bytes} bytes do not fit into {target.nbytes}.")
         for offset, piece in self.pieces():
             copy_into(target[offset : offset + len(piece)], piece, map_in=map_in)
+
+
+class Outline(NamedTuple):
+    """What is needed of a value besides its buffers: kept by who has it at hand, it saves looking for it."""
+
+    pickled: bytes
+    extents: list[tuple[int, int]]
+
+
+#: An outline is kept if its pickle is no longer than this.
+OUTLINE_MAX_BYTES = 4096
 
 
 class Parts(NamedTuple):

@@ -21,7 +21,7 @@ from nbray.model.errors import NbrayError, ObjectStoreFullError, OwnerDiedError,
 from nbray.runtime.loop import Loop
 from nbray.runtime.promotion import Promotions
 from nbray.runtime.refs import Home, ObjectRef, make_ref
-from nbray.runtime.serialization import Serialized, deserialize, value_kind
+from nbray.runtime.serialization import Serialized, deserialize, deserialize_outlined, outline_of, value_kind
 from nbray.runtime.slabs import SlabWriter, map_in
 from nbray.runtime.task_errors import deserialize_error, serialize_system_error
 from nbray.runtime.waiting import AllOf, Waiter
@@ -274,8 +274,14 @@ class Objects:
         if type(value) is bytes:
             return deserialize(value)
         assert type(value) is Descriptor and self.mapping is not None
-        wrap = partial(self._open_view, entry.object_id, value.offset)
-        return deserialize(self.mapping.readable(value), wrap_buffer=wrap)
+        if entry.outline is None:
+            data = self.mapping.readable(value)
+            entry.outline = outline_of(data)
+            if entry.outline is None:
+                return deserialize(data, wrap_buffer=partial(self._open_view, entry.object_id, value.offset))
+        pickled, extents = entry.outline
+        buffers = [self._open_view(entry.object_id, value.offset, at, length) for at, length in extents]
+        return deserialize_outlined(pickled, buffers)
 
     def load_error(self, value: bytes | Descriptor) -> BaseException:
         """The exception that a failed value holds."""

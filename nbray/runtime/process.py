@@ -367,7 +367,10 @@ class Process:
                 data = self.objects.store(object_id, self.process_id, packed)
             if data is not None:
                 with self.loop.lock:
-                    ref = make_ref(self._own_stored(object_id, data), self.objects.home)
+                    entry = self._own_stored(object_id, data)
+                    if type(data) is not bytes:
+                        entry.outline = packed.outline()
+                    ref = make_ref(entry, self.objects.home)
                     self.objects.drain()
         if ref is None:
             raise self._lost()

@@ -21,7 +21,15 @@ from typing import Any, Literal
 
 from nbray.model.errors import NbrayError, SerializationError, reason_of
 from nbray.model.limits import INLINE_MAX_BYTES
-from nbray.runtime.layout import BUFFERED, ERROR, PLAIN, Serialized, take_apart
+from nbray.runtime.layout import (
+    BUFFERED,
+    ERROR,
+    OUTLINE_MAX_BYTES,
+    PLAIN,
+    Outline,
+    Serialized,
+    take_apart,
+)
 from nbray.runtime.pickling import PROTOCOL, ValuePickler, set_reference_hooks
 
 #: (offset, length) of a buffer -> an object over those bytes that holds what keeps them alive.
@@ -113,6 +121,24 @@ def deserialize(data: Any, *, wrap_buffer: WrapBuffer | None = None) -> Any:
         raise SerializationError(path="A value", reason=reason_of(exc), reading=True) from exc
 
 
+def outline_of(data: Any) -> Outline | None:
+    """Of a value in one piece; None if it is not worth keeping."""
+    if data[-1] != BUFFERED:
+        return None
+    pickled, extents, _ = take_apart(memoryview(data))
+    return Outline(bytes(pickled), extents) if len(pickled) <= OUTLINE_MAX_BYTES else None
+
+
+def deserialize_outlined(pickled: bytes, buffers: list[Any]) -> Any:
+    """``deserialize`` of what an outline has told, with the buffers that it names; raises the same."""
+    try:
+        return _loads(pickled, buffers=buffers)
+    except NbrayError:
+        raise
+    except Exception as exc:
+        raise SerializationError(path="A value", reason=reason_of(exc), reading=True) from exc
+
+
 def value_kind(data: Any) -> Literal["value", "error"]:
     """What ``data`` holds; an error is read with ``task_errors.deserialize_error``."""
     return "error" if data[-1] == ERROR else "value"
@@ -137,7 +163,6 @@ def _pickle(value: Any, roots: tuple[tuple[str, Any], ...], in_band: bool) -> Se
 
 
 __all__ = [
-    "Serialized", "WrapBuffer", "deserialize", "pack_scalars", "pack_small", "serialize",
-    "serialize_args", "set_reference_hooks",
-    "value_kind",
+    "Serialized", "WrapBuffer", "deserialize", "deserialize_outlined", "outline_of", "pack_scalars",
+    "pack_small", "serialize", "serialize_args", "set_reference_hooks", "value_kind",
 ]  # fmt: skip

@@ -72,6 +72,7 @@ class Mapping:
         #: By id: a weak reference to an array cannot be hashed, and a dict with integer keys runs no
         #: Python code when a callback changes it in the middle of another operation.
         self._exported: dict[int, weakref.ref[Any]] = {}
+        self._numpy: Any = None
 
     @property
     def views(self) -> int:
@@ -131,10 +132,13 @@ class Mapping:
         Raises:
             ValueError: it lies outside the arena, or the mapping is closed.
         """
-        import numpy as np
+        numpy = self._numpy
+        if numpy is None:
+            import numpy  # when the first view is made
 
+            self._numpy = numpy
         self._end(offset, length)
-        array = np.frombuffer(self._readable, dtype=np.uint8, count=length, offset=offset)
+        array: npt.NDArray[np.uint8] = numpy.frombuffer(self._readable, numpy.uint8, length, offset)
         exported = self._exported
 
         def released(reference: weakref.ref[Any]) -> None:

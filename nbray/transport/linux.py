@@ -1,6 +1,6 @@
 """Everything bound to the Linux kernel that is not a socket: death signals, subreapers, pidfds.
 
-Called by:  node, worker, cluster.
+Called by:  node, worker, cluster, runtime.bulk_copy.
 Imports:    the standard library.
 Never:      is imported on a platform check's behalf: ``require_linux`` comes first there.
 """
@@ -156,3 +156,18 @@ def raise_oom_score(score: int = 800) -> None:
     """Make the kernel's out-of-memory killer prefer this process (raising needs no privilege)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(score))
+
+
+def keep_off_this_core(thread_id: int) -> None:
+    """Let a thread of this process run anywhere but on the core that the caller is on.
+
+    For a helper that is to work at the same time: when the machine was idle a moment ago, the kernel likes
+    to put both on one core, and moves one away only after milliseconds. Does nothing where there is one.
+    """
+    if _libc is None:  # local mode works everywhere
+        return
+    allowed = os.sched_getaffinity(0)
+    others = allowed - {_libc.sched_getcpu()}
+    if others and len(others) < len(allowed):
+        with contextlib.suppress(OSError):  # the thread is over already
+            os.sched_setaffinity(thread_id, others)

@@ -26,6 +26,8 @@ from nbray.runtime import pickling
 from nbray.runtime.layout import BUFFERED, ERROR, PLAIN
 from nbray.runtime.serialization import (
     deserialize,
+    deserialize_outlined,
+    outline_of,
     serialize,
     serialize_args,
     set_reference_hooks,
@@ -554,3 +556,31 @@ def test_a_class_that_came_in_a_pickle_takes_the_state_of_the_next_one(
     Local.level = 2
 
     assert deserialize(data).level == 1
+
+
+# --- outlines ---------------------------------------------------------------------------------------------
+
+
+def test_value_is_read_by_its_outline_as_without_it() -> None:
+    value: dict[str, Any] = {"a": np.arange(1_000.0), "b": [np.ones(3, np.uint8), "text"]}
+    packed = serialize(value)
+    whole = packed.to_bytes()
+
+    outline = packed.outline()
+    assert outline is not None
+    assert outline_of(whole) == outline
+    buffers = [memoryview(whole)[at : at + length] for at, length in outline.extents]
+    found = deserialize_outlined(outline.pickled, buffers)
+
+    assert found["b"][1] == "text"
+    assert np.array_equal(found["a"], value["a"])
+    assert np.array_equal(found["b"][0], value["b"][0])
+
+
+def test_value_without_buffers_and_one_with_a_long_pickle_have_no_outline() -> None:
+    assert serialize([1, 2]).outline() is None
+    assert outline_of(serialize([1, 2]).to_bytes()) is None
+
+    long = serialize(("x" * 10_000, np.arange(1_000.0)))
+    assert long.outline() is None
+    assert outline_of(long.to_bytes()) is None

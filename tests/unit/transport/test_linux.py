@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -191,3 +192,33 @@ def test_signals_to_others_are_quiet(sleeper: subprocess.Popen[bytes]) -> None:
 
     assert sleeper.wait(timeout=10) == -signal.SIGTERM
     linux.kill_quietly(sleeper.pid)
+
+
+def test_helper_is_kept_off_the_core_of_its_caller() -> None:
+    """Where there is more than one: then it may run on all others, and the caller where it could before."""
+    allowed = os.sched_getaffinity(0)
+    go_on, seen = threading.Event(), list[set[int]]()
+
+    def help_out() -> None:
+        go_on.wait(10)
+        seen.append(os.sched_getaffinity(0))
+
+    helper = threading.Thread(target=help_out)
+    helper.start()
+    assert helper.native_id is not None
+    linux.keep_off_this_core(helper.native_id)
+    go_on.set()
+    helper.join()
+
+    assert os.sched_getaffinity(0) == allowed
+    assert seen[0] <= allowed
+    assert len(seen[0]) == max(1, len(allowed) - 1)
+
+
+def test_helper_that_is_over_already_is_no_error() -> None:
+    helper = threading.Thread(target=lambda: None)
+    helper.start()
+    helper.join()
+    assert helper.native_id is not None
+
+    linux.keep_off_this_core(helper.native_id)
