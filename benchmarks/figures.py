@@ -59,6 +59,7 @@ FIGURES = (
     Figure("async_1k", "async", "async tasks, 1 000", "/s", "higher"),
     Figure("async_10k", "async", "async tasks, 10 000", "/s", "higher", 100_000, in_chart=True),
     Figure("async_100k", "async", "async tasks, 100 000", "/s", "higher"),
+    Figure("async_cpu", "async", "CPU of the driver for a task, 10 000", "s", "lower"),
     Figure("async_growth", "async", "cost of a task, 100 000 against 1 000", "x", "lower", 1.3),
     Figure("submission", "submission", "submission alone", "/s", "higher", 150_000, in_chart=True),
     Figure("queued_bytes", "queue", "driver memory per queued task", "bytes", "lower", 1_000),

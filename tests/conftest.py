@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.support.leaks import MARK, Watch, report
 
 _numbers = itertools.count(1)
+_SHOWN = pytest.StashKey[list[str]]()
 # A test with one of these starts processes that may detach, so the whole machine is searched for them.
 _DEEP = ("integration", "chaos", "notebook", "browser", "gpu")
 
@@ -39,6 +40,21 @@ def _test_leaves_nothing_behind(
         yield
         return
     yield from _watched(deep=any(request.node.get_closest_marker(name) for name in _DEEP))
+
+
+@pytest.fixture
+def show(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Says a line at the end of the run, also when all is well: for figures that no test asserts."""
+    return request.config.stash.setdefault(_SHOWN, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """What tests had to show."""
+    lines = config.stash.get(_SHOWN, [])
+    if lines:
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.line(line)
 
 
 def _scope(request: pytest.FixtureRequest) -> str:

@@ -54,7 +54,7 @@ def small_array_arguments(bench: Bench) -> None:
     bench.record("small_array", count / took_s, count=count, size_bytes=8_000)
 
 
-@workload("async", "async_1k", "async_10k", "async_100k", "async_growth")
+@workload("async", "async_1k", "async_10k", "async_100k", "async_cpu", "async_growth")
 def async_tasks(bench: Bench) -> None:
     """All submitted, then all fetched, at three sizes; and what a task costs when there are many."""
     pace = bench.pace_per_s()
@@ -68,18 +68,24 @@ def async_tasks(bench: Bench) -> None:
         if count < bench.count(full) // 5:
             reason = f"at {pace:.0f} tasks/s this would take {full / pace:.0f} s"
             bench.missing(figure, reason)
+            if full == 10_000:
+                bench.missing("async_cpu", reason)
             if full == 100_000:
                 bench.missing("async_growth", reason)
             continue
-        rates = []
+        rates, cpu_s = [], []
         for _ in range(bench.repeats(repeats)):
+            before_s = time.process_time()
             rates.append(_all_at_once(bench, count))
+            cpu_s.append((time.process_time() - before_s) / count)
             if count / rates[-1] > 1:
                 break
         pace = median(rates)
         bench.record(figure, pace, count=count, repeats=len(rates))
         if full == 1_000:
             thousand = pace
+        if full == 10_000:
+            bench.record("async_cpu", median(cpu_s), count=count, repeats=len(cpu_s))
         if full == 100_000:
             bench.record("async_growth", thousand / pace, count=count)
 

@@ -13,7 +13,8 @@ import socket
 
 from nbray.transport import interpreter
 
-#: One thread for numeric libraries: forks with threads are unsafe, and workers share cores.
+#: One thread for numeric libraries: forks with threads are unsafe, and workers share cores. A task with more
+#: CPUs gets more (``worker.threads``).
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 

@@ -19,7 +19,7 @@ from nbray.core.leases import Command, Lease, LeasePool, LeaseState
 from nbray.core.tasks import Task, TaskSpec, TaskState, TaskTable
 from nbray.model.errors import NbrayError
 from nbray.model.limits import INLINE_MAX_BYTES, INLINE_TOTAL_MAX_BYTES, PROTOCOL_VERSION
-from nbray.model.resources import UNIT, Shape
+from nbray.model.resources import CPU, UNIT, Shape
 from nbray.runtime.functions import Exports
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
@@ -268,8 +268,11 @@ class Submitter:
         if spec.function_id not in link.functions:
             link.functions.add(spec.function_id)
             frames = encode(self.exports.messages[spec.function_id])
+        threads = max(1, dict(spec.shape).get(CPU, 0) // UNIT)
         frames += encode(
-            DefineTask(spec.spec_id, spec.function_id, spec.name, spec.num_returns, spec.depth, spec.cell)
+            DefineTask(
+                spec.spec_id, spec.function_id, spec.name, spec.num_returns, spec.depth, spec.cell, threads
+            )
         )
         self._loop.send(channel, frames, now=False)
 

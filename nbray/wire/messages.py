@@ -391,10 +391,7 @@ class DefineFunction(Message):
 
 
 class DefineTask(Message):
-    """Sent once per worker, before the first task of the kind: what its calls have in common.
-
-    ``spec_id`` is this owner's number for it.
-    """
+    """Sent once per worker, before the first task of the kind. ``spec_id`` is this owner's number for it."""
 
     spec_id: int
     function_id: bytes
@@ -402,6 +399,7 @@ class DefineTask(Message):
     num_returns: int
     depth: int
     cell: str
+    threads: int  # that numeric libraries may use in it
 
 
 class TaskCall(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -58,6 +58,7 @@ from nbray.wire.messages import (
 )
 from nbray.worker.leaving import Departure
 from nbray.worker.output import TaskStream
+from nbray.worker.threads import ThreadLimit
 
 _clock_ns = time.perf_counter_ns
 logger = logging.getLogger("nbray")
@@ -73,13 +74,14 @@ _BULKY_BYTES = 4096
 class Known:
     """What an owner told of a kind of calls, and the function once it was loaded."""
 
-    __slots__ = ("cell", "function", "function_id", "name", "num_returns", "place")
+    __slots__ = ("cell", "function", "function_id", "name", "num_returns", "place", "threads")
 
     def __init__(self, message: DefineTask) -> None:
         self.function_id = message.function_id
         self.name = message.name
         self.cell = message.cell
         self.num_returns = message.num_returns
+        self.threads = message.threads
         self.place = Place(message.cell, message.depth + 1)  # where its children come from
         self.function: Callable[..., Any] | None = None
 
@@ -110,6 +112,7 @@ class Executor:
         self._blocked = False
         self._unsent_since_ns = 0
         self._following: tuple[OwnerLink, TaskCall] | None = None  # taken out of the inbox, runs next
+        self._limit = ThreadLimit()
         self._log_sequence = 0
         self._log_reported = 0
         self._streams = (TaskStream("stdout", 1, self._emit), TaskStream("stderr", 2, self._emit))
@@ -228,6 +231,8 @@ class Executor:
         process.context = TaskContext(
             process.job_id, call.task_id, call.attempt, known.name, known.place, count(1)
         )
+        if known.threads != self._limit.threads:
+            self._limit.set(known.threads)
         self._running = link
         borrowed: list[Entry] = []
         process.recorder.begin(call.task_id, known)

@@ -138,3 +138,12 @@ def test_all_resources_are_free_again_when_work_is_over() -> None:
         return node["free"] == node["resources"]
 
     until(free, "every resource is free")
+
+
+def test_numeric_libraries_may_use_the_cpus_of_their_task() -> None:
+    def threads() -> str:
+        return os.environ["OMP_NUM_THREADS"]
+
+    found = [nbray.get(nbray.remote(num_cpus=cpus)(threads).remote()) for cpus in (1, 2, 0.5, 2, 0)]
+
+    assert found == ["1", "2", "1", "2", "1"]
