@@ -304,10 +304,10 @@ def read_page(url: str) -> tuple[str, int, list[str]]:
 def test_news_reader_crawls_feeds_and_pages_into_a_database(site: str, tmp_path: Path) -> None:
     r_feed, r_page = ray.remote(read_feed), ray.remote(read_page)
     database = sqlite3.connect(tmp_path / "news.db")
-    database.execute("create table news (url text primary key, title text, words integer)")
+    database.execute("create table title (url text primary key, title text)")
+    database.execute("create table page (url text primary key, words integer)")
     database.execute("create table broken (url text primary key)")
 
-    titles: dict[str, str] = {}
     seen: set[str] = set()
     running = {r_feed.remote(urllib.parse.urljoin(site, name)): "" for name in fetch(site).split()}
     while running:
@@ -320,16 +320,18 @@ def test_news_reader_crawls_feeds_and_pages_into_a_database(site: str, tmp_path:
             continue
         if url:
             _, words, links = found
-            database.execute("insert into news values (?, ?, ?)", (url, titles.get(url), words))
-        else:
-            titles.update({link: title for title, link in found})
+            database.execute("insert into page values (?, ?)", (url, words))
+        else:  # maybe after a page of it, to which another page has linked
+            database.executemany("insert into title (title, url) values (?, ?)", found)
             links = [link for _, link in found]
         for link in links:
             if link not in seen:
                 seen.add(link)
                 running[r_page.remote(link)] = link
 
-    stored = database.execute("select title, words from news order by title").fetchall()
+    stored = database.execute(
+        "select title, words from page join title using (url) order by title"
+    ).fetchall()
     broken = database.execute("select url from broken").fetchall()
     database.close()
     assert stored == [(f"Übung {feed}.{n}", feed + n + 1) for feed in range(FEEDS) for n in range(ITEMS)]
