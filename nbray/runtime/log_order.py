@@ -5,7 +5,8 @@ Imports:    runtime.loop.
 Never:      holds a result back for longer than a moment: lines are not worth a hang.
 
 Lines come by way of the daemon, results straight from the worker. An answer says how many batches
-of lines its worker has sent so far; until those are here, and for 50 ms at most, ``get`` waits.
+of lines its worker has sent so far; until those are here, and for a quarter of a second at most, ``get``
+waits.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from nbray.runtime.loop import Loop
 from nbray.runtime.waiting import Waiter
 from nbray.wire.messages import LogLines
 
-_WAIT_S = 0.05
+_WAIT_S = 0.25
 
 
 class LogOrder:
