@@ -28,6 +28,8 @@ $(VENV)/.installed: pyproject.toml .ci/prepare
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	@.ci/prepare "$(PYTHON)" $(VENV) test,notebook,bench
+	@# The contenders come compiled, too.
+	@$(BIN)/python -m compileall -q nbray benchmarks
 	@touch $@
 
 demo: $(VENV)/.installed
