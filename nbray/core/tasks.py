@@ -75,6 +75,7 @@ class TaskSpec(msgspec.Struct, eq=False):
     depth: int
     cell: str
     pooled: Any = None  # ``core.leases``: the queue of its shape
+    uncounted: int = 0  # ``runtime.recorder``: calls that have no row
 
 
 class Task(msgspec.Struct, eq=False, gc=False):
@@ -91,9 +92,9 @@ class Task(msgspec.Struct, eq=False, gc=False):
     task_id: bytes
     spec: TaskSpec
     args: Value
-    dependencies: Sequence[bytes]
-    holds: Sequence[bytes]
     alone: bool
+    dependencies: Sequence[bytes] = ()
+    holds: Sequence[bytes] = ()
     attempt: int = 0
     missing: int = 0
     seal_results: bool = False
@@ -150,6 +151,11 @@ class TaskTable:
 
     def __len__(self) -> int:
         return len(self.tasks)
+
+    def add_ready(self, task: Task) -> None:
+        """``add`` for a task that takes no other's result, as most do."""
+        self.tasks[task.task_id] = task
+        task.state = _QUEUED
 
     def add(self, task: Task, missing: int) -> bool:
         """Register a task that still misses ``missing`` arguments. True if it may be queued now."""

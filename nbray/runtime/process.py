@@ -286,7 +286,7 @@ class Process:
         task_id = (context.scope or context.child_scope()) + next(context.numbers).to_bytes(4, "big")
         with self.loop.guard:
             with self.loop.lock:
-                refs = self._start(Task(task_id, spec, packed, (), (), not spec.max_retries))
+                refs = self._start(Task(task_id, spec, packed, not spec.max_retries))
             if not (task_id[-1] % _GLANCE_EVERY):  # the last byte of a counter
                 self.loop.glance()
         return refs
@@ -330,7 +330,7 @@ class Process:
                 if stored:
                     self._own_stored(stored, packed_args)
                 kept = [*holds, stored] if stored else holds
-                task = Task(task_id, spec, packed_args, holds, kept, not spec.max_retries)
+                task = Task(task_id, spec, packed_args, not spec.max_retries, holds, kept)
                 refs = self._start(task)
                 if stored:
                     self._drop(stored)

@@ -1,7 +1,7 @@
 """Events on their way to the daemon: appended now, shipped a few times a second.
 
 Called by:  runtime.process, runtime.submitter, worker.executor.
-Imports:    nbray.events, wire.
+Imports:    core.tasks, nbray.events, wire.
 Never:      blocks work: a full ring loses its oldest events and counts them.
 
 Every row costs each process on its way a microsecond, and nobody looks at ten thousand a second. So a task
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from nbray.core.tasks import TaskSpec
 from nbray.events.ring import EventRing
 from nbray.events.schema import RAN_US, TASK
 from nbray.wire.messages import EventBatch, Message
@@ -65,16 +66,17 @@ class Recorder:
         self._begun: list[tuple[int, bytes, Named]] = []
         self._reported: tuple[int, bytes, Named]
         self._room = _PER_BATCH  # rows that the next batch still takes of short tasks
-        self._folded: dict[tuple[str, str], int] = {}
+        self._to_count: list[TaskSpec] = []
         self._folded_runs: dict[tuple[str, str], int] = {}  # each of these ran, too
 
-    def submitted(self, task_id: bytes, spec: Named) -> None:
+    def submitted(self, task_id: bytes, spec: TaskSpec) -> None:
         """A task of ours begins its life; every task comes here. Lock held."""
         if self._room > 0:
             self.task(task_id, "submitted", spec)
-        else:
-            key = (spec.name, "submitted")
-            self._folded[key] = self._folded.get(key, 0) + 1
+            return
+        if not spec.uncounted:
+            self._to_count.append(spec)
+        spec.uncounted += 1
 
     def task(self, task_id: bytes, state: str, named: Named) -> None:
         """A task of ours changed its state. Lock held."""
@@ -103,9 +105,9 @@ class Recorder:
             detail = {RAN_US: (now_ns - began_ns) // 1000}
             self._note_end(now_ns // 1000, task_id, state, named, detail)
         else:
-            # Two keys at once, so that ``ship``, in another thread, finds both or none.
             key = (named.name, state)
-            self._folded_runs[key] = self._folded_runs.get(key, 0) + 1
+            with self._lock:  # ``ship``, in another thread, takes the counts away
+                self._folded_runs[key] = self._folded_runs.get(key, 0) + 1
 
     def _note_end(
         self, now_us: int, task_id: bytes, state: str, named: Named, detail: dict[str, int] | None
@@ -141,12 +143,15 @@ class Recorder:
 
     def _take_counts(self) -> list[tuple[str, str, int]]:
         """What was counted since the last time, as (name, state, number)."""
-        if not (self._folded or self._folded_runs):
-            return []
-        counts, self._folded = self._folded, {}
+        found = []
+        specs, self._to_count = self._to_count, []
+        for spec in specs:
+            found.append((spec.name, "submitted", spec.uncounted))
+            spec.uncounted = 0
         runs, self._folded_runs = self._folded_runs, {}
-        found = [(name, state, number) for (name, state), number in (*counts.items(), *runs.items())]
-        return found + [(name, "running", number) for (name, _state), number in runs.items()]
+        for (name, state), number in runs.items():
+            found += [(name, state, number), (name, "running", number)]
+        return found
 
     def _report_what_runs(self) -> None:
         try:

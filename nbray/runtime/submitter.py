@@ -119,10 +119,11 @@ class Submitter:
     def submit(self, task: Task) -> None:
         """Register a new task and send it on its way as far as it can go."""
         self._submitted(task.task_id, task.spec)
-        if task.holds:
-            if self.tasks.add(task, self._hold(task)):
+        if not task.holds:
+            self.tasks.add_ready(task)
+            if not self.pool.queue_up(task):
                 self._place(task)
-        elif self.tasks.add(task, 0) and not self.pool.queue_up(task):
+        elif self.tasks.add(task, self._hold(task)):
             self._place(task)
 
     def _hold(self, task: Task) -> int:

@@ -431,7 +431,7 @@ class World:
         self.limits[task_id] = max_retries
         self.specs += 1
         spec = TaskSpec(self.specs, FUNCTION, f"task{number}", num_returns, shape, max_retries, 0, "")
-        task = Task(task_id, spec, b"", list(holds), holds, not max_retries)
+        task = Task(task_id, spec, b"", not max_retries, list(holds), holds)
         refs = [self.objects.own(ids.result_id(task_id, i)) for i in range(num_returns)]
         task.results = [ref._entry for ref in refs]
         self.submitter.submit(task)

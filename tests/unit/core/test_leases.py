@@ -51,7 +51,7 @@ class Owner:
         for _ in range(count):
             name = f"t{next(self._tasks)}"
             spec = TaskSpec(1, b"f", name, 1, shape, max_retries, 0, "")
-            task = Task(name.encode(), spec, b"", (), (), not max_retries)
+            task = Task(name.encode(), spec, b"", not max_retries)
             task.state = TaskState.QUEUED
             self.pool.place(task, self.now, self.out)
             tasks.append(task)

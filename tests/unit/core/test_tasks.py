@@ -16,7 +16,7 @@ E, S = TaskEvent, TaskState
 
 def make(name: str = "task", max_retries: int = 0) -> Task:
     spec = TaskSpec(1, b"f", name, 1, (("CPU", 10_000),), max_retries, 0, "In[1]")
-    return Task(name.encode(), spec, b"", (), (), not max_retries)
+    return Task(name.encode(), spec, b"", not max_retries)
 
 
 def pushed(table: TaskTable, task: Task) -> Task:

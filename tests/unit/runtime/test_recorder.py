@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from typing import Any, NamedTuple
 
+from nbray.core.tasks import TaskSpec
 from nbray.events.log import EventLog
 from nbray.events.schema import DETAIL, RAN_US, STATE
 from nbray.runtime.recorder import Recorder
@@ -21,6 +22,7 @@ class Called(NamedTuple):
 
 
 TRAIN = Called("train", "In[2]")
+SPEC = TaskSpec(1, b"f" * 16, "train", 1, (), 3, 0, "In[2]")
 
 
 class Desk:
@@ -101,7 +103,7 @@ def test_sums_are_right_however_many_short_tasks_there_are() -> None:
 
     for number in range(5_000):
         with desk.lock:
-            desk.recorder.submitted(number.to_bytes(4, "big"), TRAIN)
+            desk.recorder.submitted(number.to_bytes(4, "big"), SPEC)
         desk.recorder.begin(number.to_bytes(4, "big"), TRAIN)
         desk.recorder.end("failed" if number % 10 == 0 else "finished")
         if number == 3_000:
@@ -126,7 +128,7 @@ def test_task_that_lasts_has_its_rows_among_thousands_that_do_not() -> None:
     rows = desk.ship()
     for number in range(2_000):
         with desk.lock:
-            desk.recorder.submitted(number.to_bytes(4, "big"), TRAIN)
+            desk.recorder.submitted(number.to_bytes(4, "big"), SPEC)
     desk.recorder.end("finished")
     rows += desk.ship()
 
