@@ -369,7 +369,7 @@ class Objects:
 
     def _create(self, object_id: bytes, owner: bytes, size_bytes: int) -> Creation:
         """Ask for space and wait for the answer; call it inside the guard."""
-        waiter = Waiter()
+        waiter = Waiter(spins=True)
         creation = Creation(waiter)
         with self._loop.lock:
             if self._is_over:  # it was lost while the value was pickled
