@@ -104,7 +104,7 @@ class Objects:
         """Another handle, on an own object or on somebody else's. Lock held."""
         entry = self.table.entries.get(object_id)
         if entry is not None and owner == self._process_id:
-            entry.handles += 1
+            self.table.add_handle(object_id)
         else:
             entry = self.table.borrow(object_id, owner)
         return make_ref(entry, self.home)
@@ -114,7 +114,7 @@ class Objects:
         entry = self.table.entries.get(ref.binary())
         if entry is None:
             return False
-        entry.handles += 1
+        self.table.add_handle(entry.object_id)
         ref.tie(entry, self.home)
         return True
 

@@ -98,6 +98,23 @@ def assert_within(found: dict[str, float], budget: dict[str, float]) -> None:
     assert not over, f"over budget, as (found, budget): {over}; all: {found}"
 
 
+def blocked(folder: Path) -> tuple[Any, Callable[[], None]]:
+    """A task that keeps the only worker until it is released."""
+    go_on = folder / "go on"
+    os.mkfifo(go_on)
+
+    @nbray.remote
+    def block(path: str) -> None:
+        with open(path):
+            pass
+
+    def release() -> None:
+        with open(go_on, "w"):
+            pass
+
+    return block.remote(str(go_on)), release
+
+
 # --- the owner -------------------------------------------------------------------------------------------
 
 
@@ -142,15 +159,7 @@ def test_waiting_for_one_of_many_does_not_cost_a_call_for_each() -> None:
 
 
 def test_queued_task_takes_less_than_a_kilobyte_of_the_owner(tmp_path: Path) -> None:
-    go_on = tmp_path / "go on"
-    os.mkfifo(go_on)
-
-    @nbray.remote
-    def block(path: str) -> None:
-        with open(path):
-            pass
-
-    first = block.remote(str(go_on))
+    first, release = blocked(tmp_path)
     with this_process().loop.lock:  # the events of what came before are not this test's
         this_process().recorder.ship()
     gc.collect()
@@ -161,8 +170,7 @@ def test_queued_task_takes_less_than_a_kilobyte_of_the_owner(tmp_path: Path) -> 
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-        with open(go_on, "w"):
-            pass
+        release()
     nbray.get([first, *refs])
 
     assert (after - before) / len(refs) <= 1_000
@@ -206,20 +214,13 @@ def blocks_of(work: Callable[[], object]) -> int:
 
 
 def test_queued_task_is_a_dozen_allocations_and_none_is_left_when_it_is_over(tmp_path: Path) -> None:
-    go_on = tmp_path / "go on"
-    os.mkfifo(go_on)
-
-    @nbray.remote
-    def block(path: str) -> None:
-        with open(path):
-            pass
-
-    refs: list[Any] = [block.remote(str(go_on))]
+    first, release = blocked(tmp_path)
+    refs: list[Any] = [first]
     queued = blocks_of(lambda: refs.extend(echo.remote(n) for n in range(2_000)))
-    with open(go_on, "w"):
-        pass
+    release()
     nbray.get(refs)
     refs.clear()
+    del first
     await_forgotten()
 
     def once_more() -> None:
