@@ -1,8 +1,12 @@
 """Classic names that old programs import from ``ray.experimental``.
 
-from nbray import experimental
+Called by:  users.
+Imports:    experimental.objects, which is built on nbray.api alone.
+Never:      has a way of its own to do a thing: it spells what ``nbray`` has in the older manner.
 
-experimental.get({"a": ref, "b": 2})
+    from nbray import experimental
+
+    experimental.get({"a": ref, "b": 2})
 """
 
 from nbray.experimental.objects import get, wait

@@ -116,7 +116,6 @@ def test_the_chart_marks_each_ratio_and_is_the_same_each_time() -> None:
     assert chart.svg(a_run()) == drawing
 
 
-@pytest.mark.skipif(not (DOCS / "benchmarks.json").exists(), reason="no run is stored in docs/")
 def test_page_and_chart_in_the_docs_are_what_the_stored_run_gives() -> None:
     results = Results.load(DOCS / "benchmarks.json")
 
