@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from nbray.observe.cards import SessionInfo, Stopped
     from nbray.observe.status import ClusterStatus
     from nbray.runtime.identifiers import JobID
-    from nbray.wire.messages import LogLines, Welcome
+    from nbray.wire.messages import (
+        LogLines,
+        Welcome,
+    )
 
 logger = logging.getLogger("nbray")
 

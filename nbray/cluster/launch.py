@@ -25,8 +25,17 @@ from nbray.runtime.waiting import Waiter
 from nbray.store.mapping import Mapping
 from nbray.transport import linux
 from nbray.transport.sockets import receive_with_descriptors, tuned
+from nbray.wire.base import Message
 from nbray.wire.codec import decode_buffer, encode
-from nbray.wire.messages import Hello, LogLines, Message, Shutdown, StartFailed, StartNode, Stopped, Welcome
+from nbray.wire.messages import (
+    Hello,
+    LogLines,
+    Shutdown,
+    StartFailed,
+    StartNode,
+    Stopped,
+    Welcome,
+)
 
 START_DEADLINE_S = 20.0
 _SHUT_DOWN = "The session was shut down. Call nbray.init() to start another."

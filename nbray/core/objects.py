@@ -20,7 +20,14 @@ from typing import NamedTuple
 
 from nbray.core.allocator import Extent
 from nbray.core.object_copies import Copy, Do, E, S
-from nbray.wire.messages import Descriptor, Message, ObjectGone, ObjectReady
+from nbray.wire.base import (
+    Descriptor,
+    Message,
+)
+from nbray.wire.object_messages import (
+    ObjectGone,
+    ObjectReady,
+)
 
 #: So many freed objects are remembered, so that a late reader learns why there is nothing.
 FREED_REMEMBERED = 100_000

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from nbray.wire.messages import Descriptor
+from nbray.wire.base import Descriptor
 
 
 class Entry(msgspec.Struct, eq=False, gc=False):

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from nbray.model.resources import Shape
-from nbray.wire.messages import Value
+from nbray.wire.base import Value
 
 
 class TaskState(Enum):

@@ -22,7 +22,11 @@ from nbray.control.supervisor import RedisSupervisor
 from nbray.control.tables import ControlTables
 from nbray.core.definitions import Definitions
 from nbray.transport.supervision import Supervisor
-from nbray.wire.messages import EventBatch, PutFunction, StartNode
+from nbray.wire.messages import (
+    EventBatch,
+    PutFunction,
+    StartNode,
+)
 
 #: The first holder of the controller role is this node; takeover comes with many nodes.
 _FIRST_EPOCH = 1

@@ -38,6 +38,7 @@ from nbray.transport import linux
 from nbray.transport.aio import Peer, attach
 from nbray.transport.sockets import tuned
 from nbray.transport.supervision import Supervisor
+from nbray.wire.base import Message
 from nbray.wire.messages import (
     Advice,
     Blocked,
@@ -50,7 +51,6 @@ from nbray.wire.messages import (
     LeaseInfeasible,
     Leaving,
     LogLines,
-    Message,
     OwnerAddress,
     PutFunction,
     ReclaimLease,

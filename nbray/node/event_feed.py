@@ -14,7 +14,14 @@ from typing import Any
 from nbray.events.log import EventLog
 from nbray.events.ring import EventRing
 from nbray.events.schema import OBJECT
-from nbray.wire.messages import AdoptObject, CreateObject, EventBatch, FreeObjects, Message, SealObject
+from nbray.wire.base import Message
+from nbray.wire.messages import EventBatch
+from nbray.wire.object_messages import (
+    AdoptObject,
+    CreateObject,
+    FreeObjects,
+    SealObject,
+)
 
 PERIOD_S = 0.25
 _KEPT = 10_000

@@ -26,8 +26,13 @@ from nbray.store.arena import Arena
 from nbray.store.budget import MemoryBudget
 from nbray.transport import linux
 from nbray.transport.sockets import send_with_descriptors
+from nbray.wire.base import Message
 from nbray.wire.codec import decode_buffer, encode
-from nbray.wire.messages import Message, StartFailed, StartNode, Welcome
+from nbray.wire.messages import (
+    StartFailed,
+    StartNode,
+    Welcome,
+)
 
 
 def run(driver: socket.socket, zygote: ZygoteProcess) -> None:

@@ -21,7 +21,11 @@ from nbray.node.zygote import Zygote
 from nbray.transport import linux
 from nbray.transport.aio import Peer, attach
 from nbray.transport.sockets import tuned
-from nbray.wire.messages import ForkWorker, Leaving, Message
+from nbray.wire.base import Message
+from nbray.wire.messages import (
+    ForkWorker,
+    Leaving,
+)
 
 #: Environment variable by which a worker's children can be told from another worker's.
 WORKER_MARK = "NBRAY_WORKER_ID"

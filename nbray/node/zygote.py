@@ -16,8 +16,14 @@ from typing import NamedTuple
 from nbray.node.zygote_process import ZygoteProcess
 from nbray.transport import linux
 from nbray.transport.sockets import send_with_descriptors
+from nbray.wire.base import Message
 from nbray.wire.codec import decode_buffer, encode
-from nbray.wire.messages import ForkWorker, Message, Welcome, WorkerForked, ZygoteReady
+from nbray.wire.messages import (
+    ForkWorker,
+    Welcome,
+    WorkerForked,
+    ZygoteReady,
+)
 
 _PACKET_BYTES = 64 * 1024
 _RESTARTS_IN_A_ROW = 3

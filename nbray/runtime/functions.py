@@ -23,7 +23,10 @@ from nbray.model.limits import FRAME_MAX_BYTES, FUNCTION_WARN_BYTES
 from nbray.runtime import custom_serializers
 from nbray.runtime.call_limit import CallLimit
 from nbray.runtime.serialization import deserialize, serialize
-from nbray.wire.messages import DefineFunction, PutFunction
+from nbray.wire.messages import (
+    DefineFunction,
+    PutFunction,
+)
 
 _FUNCTION_MAX_BYTES = FRAME_MAX_BYTES - 4096
 

@@ -26,7 +26,8 @@ from nbray.runtime.refs import ObjectRef
 from nbray.runtime.results import returned
 from nbray.runtime.serialization import deserialize, serialize, serialize_args
 from nbray.runtime.task_errors import serialize_error, serialize_system_error
-from nbray.wire.messages import Value, Welcome
+from nbray.wire.base import Value
+from nbray.wire.messages import Welcome
 
 _NODE = "local mode"
 

@@ -33,7 +33,7 @@ from nbray.model.errors import ProtocolError
 from nbray.runtime.guard import InterruptGuard
 from nbray.runtime.waiting import SPIN_S, Spinning, Waiter
 from nbray.transport.channel import Channel
-from nbray.wire.messages import Message
+from nbray.wire.base import Message
 
 _monotonic = time.monotonic
 _sched_yield = os.sched_yield

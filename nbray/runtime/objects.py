@@ -28,15 +28,17 @@ from nbray.runtime.waiting import AllOf, Waiter
 from nbray.runtime.writing import write
 from nbray.store import refusals
 from nbray.store.mapping import Mapping
-from nbray.wire.messages import (
+from nbray.wire.base import (
+    Descriptor,
+    Message,
+)
+from nbray.wire.object_messages import (
     AbortObject,
     AdoptObject,
     CreateFailed,
     CreateObject,
-    Descriptor,
     FreeObjects,
     GetObjects,
-    Message,
     ObjectCreated,
     ObjectGone,
     ObjectReady,

@@ -48,28 +48,32 @@ from nbray.runtime.serialization import (
 from nbray.runtime.submitter import Submitter
 from nbray.store.mapping import Mapping
 from nbray.transport.channel import Channel
+from nbray.wire.base import (
+    Message,
+    Value,
+)
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
     Advice,
-    CreateFailed,
     GetStatus,
     LeaseGranted,
     LeaseInfeasible,
     LogLines,
-    Message,
+    OwnerAddress,
+    ReclaimLease,
+    Status,
+    Welcome,
+    WorkerLost,
+)
+from nbray.wire.object_messages import (
+    CreateFailed,
     ObjectCreated,
     ObjectGone,
     ObjectReady,
     ObjectsPinned,
-    OwnerAddress,
     PinObjects,
     RecallSlab,
-    ReclaimLease,
     SlabGranted,
-    Status,
-    Value,
-    Welcome,
-    WorkerLost,
 )
 
 _monotonic = time.monotonic

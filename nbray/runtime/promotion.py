@@ -16,12 +16,12 @@ from typing import Any
 
 from nbray.core.references import Entry
 from nbray.store.mapping import Mapping
-from nbray.wire.messages import (
+from nbray.wire.base import Message
+from nbray.wire.object_messages import (
     AbortObject,
     CreateFailed,
     CreateObject,
     FreeObjects,
-    Message,
     ObjectCreated,
     SealObject,
 )

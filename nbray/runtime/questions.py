@@ -13,7 +13,9 @@ from collections.abc import Callable
 from nbray.model.errors import RayTimeoutError
 from nbray.runtime.loop import Loop
 from nbray.runtime.waiting import Waiter
-from nbray.wire.messages import Message, ObjectsPinned, Status
+from nbray.wire.base import Message
+from nbray.wire.messages import Status
+from nbray.wire.object_messages import ObjectsPinned
 
 _DEADLINE_S = 10.0
 

@@ -20,7 +20,8 @@ from typing import Protocol
 from nbray.core.tasks import TaskSpec
 from nbray.events.ring import EventRing
 from nbray.events.schema import RAN_US, TASK
-from nbray.wire.messages import EventBatch, Message
+from nbray.wire.base import Message
+from nbray.wire.messages import EventBatch
 
 PERIOD_S = 0.25
 _PER_BATCH = 1_000

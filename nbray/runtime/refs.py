@@ -18,7 +18,7 @@ from nbray.core.references import Entry
 from nbray.model.errors import RayConnectionError
 from nbray.model.ids import OBJECT_ID_BYTES, TASK_ID_BYTES
 from nbray.runtime.identifiers import TaskID, check_binary
-from nbray.wire.messages import Descriptor
+from nbray.wire.base import Descriptor
 
 if TYPE_CHECKING:
     import asyncio

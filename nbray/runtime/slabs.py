@@ -17,7 +17,13 @@ from nbray.core.slabs import object_max_bytes
 from nbray.model.limits import STORE_ALIGNMENT_BYTES
 from nbray.store.mapping import Mapping
 from nbray.store.pages import can_populate, populate
-from nbray.wire.messages import Message, RecallSlab, RequestSlab, ReturnSlab, SlabGranted
+from nbray.wire.base import Message
+from nbray.wire.object_messages import (
+    RecallSlab,
+    RequestSlab,
+    ReturnSlab,
+    SlabGranted,
+)
 
 _MASK = STORE_ALIGNMENT_BYTES - 1
 #: Pages of a slab are mapped by so much at a time, and more for a larger object.

@@ -26,17 +26,19 @@ from nbray.runtime.objects import Objects
 from nbray.runtime.worker_errors import worker_error
 from nbray.transport.channel import Channel
 from nbray.transport.sockets import connect
+from nbray.wire.base import (
+    Descriptor,
+    Message,
+    Value,
+)
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
     CancelLease,
     DefineTask,
-    Descriptor,
-    FreeObjects,
     HandBack,
     LeaseGranted,
     LeasePaused,
     LeaseResumed,
-    Message,
     OwnerAddress,
     OwnerHello,
     RequestLease,
@@ -46,9 +48,9 @@ from nbray.wire.messages import (
     TaskAnswer,
     TaskCall,
     TasksDone,
-    Value,
     WorkerLost,
 )
+from nbray.wire.object_messages import FreeObjects
 
 _monotonic = time.monotonic
 

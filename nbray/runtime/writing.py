@@ -19,7 +19,7 @@ from nbray.runtime.serialization import Serialized
 from nbray.store.budget import MemoryBudget
 from nbray.store.mapping import ArenaFile, Mapping
 from nbray.store.pages import can_populate
-from nbray.wire.messages import Descriptor
+from nbray.wire.base import Descriptor
 
 #: Between looks at what memory is left. The smallest reserve of the budget is twice this.
 STEP_BYTES = 32 * 1024 * 1024

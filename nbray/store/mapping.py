@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nbray.store.pages import address_of
-from nbray.wire.messages import Descriptor
+from nbray.wire.base import Descriptor
 
 #: What was faulted in is remembered in pieces of this size.
 _TOUCH_BYTES = 64 * 1024

@@ -31,14 +31,14 @@ from nbray.core.objects import Command, Holding, ObjectTable, Release
 from nbray.core.slabs import Holder, Slabs
 from nbray.store import refusals
 from nbray.store.arena import Arena
-from nbray.wire.messages import (
+from nbray.wire.base import Message
+from nbray.wire.object_messages import (
     AbortObject,
     AdoptObject,
     CreateFailed,
     CreateObject,
     FreeObjects,
     GetObjects,
-    Message,
     ObjectCreated,
     ObjectsPinned,
     PinObjects,

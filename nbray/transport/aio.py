@@ -12,8 +12,8 @@ import socket
 from collections.abc import Callable
 
 from nbray.model.errors import ProtocolError
+from nbray.wire.base import Message
 from nbray.wire.codec import decode_buffer, encode
-from nbray.wire.messages import Message
 
 _READ_BYTES = 256 * 1024
 _LAST_READS = 64

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from nbray.model.errors import ProtocolError
+from nbray.wire.base import Message
 from nbray.wire.codec import decode_buffer, encode
-from nbray.wire.messages import Message
 
 _SMALL_READ_BYTES = 16 * 1024
 _LARGE_READ_BYTES = 256 * 1024

@@ -17,7 +17,8 @@ import msgspec
 
 from nbray.model.errors import ProtocolError
 from nbray.model.limits import FRAME_MAX_BYTES
-from nbray.wire.messages import ALL, Message
+from nbray.wire.base import Message
+from nbray.wire.messages import ALL
 
 HEADER = struct.Struct("<IB")
 HEADER_BYTES = HEADER.size

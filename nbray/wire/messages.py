@@ -1,7 +1,7 @@
 """Every message that nbray's processes exchange.
 
 Called by:  core, store, runtime, node, worker, which build and match on them.
-Imports:    msgspec.
+Imports:    msgspec, wire.base, wire.object_messages.
 Never:      carries a large payload (a Descriptor does) or an object that must be unpickled to route it.
 
 Three conversations, all over frames of ``wire.codec``:
@@ -21,23 +21,38 @@ from typing import Any
 
 import msgspec
 
-
-class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Base of all messages; the codec gives each subclass its type byte."""
-
-
-class Descriptor(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Where a sealed object lies in the node's arena.
-
-    ``generation`` is the number of the allocation: an extent that was freed and handed out again
-    has another one. ``node_id`` says which arena is meant.
-    """
-
-    object_id: bytes
-    node_id: bytes
-    offset: int
-    size_bytes: int
-    generation: int
+from nbray.wire.base import Message, Value
+from nbray.wire.object_messages import (
+    AbortObject,
+    AdoptObject,
+    CreateFailed,
+    CreateObject,
+    DropObjects,
+    EndParcels,
+    FreeObjects,
+    GetObjects,
+    HoldObjects,
+    LetGo,
+    ObjectCreated,
+    ObjectGone,
+    ObjectReady,
+    ObjectsLost,
+    ObjectsPinned,
+    ObjectsYielded,
+    ParcelsSettled,
+    PinObjects,
+    RecallObjects,
+    RecallSlab,
+    ReleaseHolds,
+    RequestSlab,
+    ReturnSlab,
+    SealObject,
+    SendParcel,
+    SettleParcels,
+    SlabGranted,
+    Unheld,
+    UnpinObjects,
+)
 
 
 class OwnerAddress(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -51,10 +66,6 @@ class OwnerAddress(msgspec.Struct, array_like=True, frozen=True, gc=False):
     node_incarnation: int
     process_id: bytes
     endpoint: str
-
-
-#: A value on the wire: its bytes when it is small, else where it lies.
-Value = bytes | Descriptor
 
 
 # --- process <-> node daemon: joining ----------------------------------------------------------
@@ -202,117 +213,6 @@ class Leaving(Message):
     """Worker -> daemon: I take no more tasks. Daemon -> worker: nobody sends you any, go when you like."""
 
 
-# --- process <-> node daemon: objects ------------------------------------------------------------
-
-
-class CreateObject(Message):
-    """Writer -> daemon: reserve space. ``owner_id`` is the process that owns the object."""
-
-    object_id: bytes
-    owner_id: bytes
-    size_bytes: int
-
-
-class ObjectCreated(Message):
-    """``cold_bytes`` of it have no memory yet: the writer gives them some, within the memory budget."""
-
-    descriptor: Descriptor
-    cold_bytes: int = 0
-
-
-class CreateFailed(Message):
-    """``reason`` is "full", "memory" (the machine or cgroup has no more) or "exists"."""
-
-    object_id: bytes
-    reason: str
-    text: str
-
-
-class SealObject(Message):
-    object_id: bytes
-
-
-class AbortObject(Message):
-    object_id: bytes
-
-
-class FreeObjects(Message):
-    """Owner -> daemon: nobody refers to these any more. Space returns when the last pin goes."""
-
-    object_ids: list[bytes]
-
-
-class GetObjects(Message):
-    """Reader -> daemon: tell me when each is sealed, and pin it for me. Pairs (object, owner)."""
-
-    wanted: list[tuple[bytes, bytes]]
-
-
-class ObjectReady(Message):
-    descriptor: Descriptor
-
-
-class ObjectGone(Message):
-    """``reason`` is "owner_died" or "freed"."""
-
-    object_id: bytes
-    reason: str
-
-
-class PinObjects(Message):
-    """Worker -> daemon, before it answers a task whose arguments it keeps views of."""
-
-    request_id: int
-    object_ids: list[bytes]
-
-
-class ObjectsPinned(Message):
-    request_id: int
-
-
-class UnpinObjects(Message):
-    object_ids: list[bytes]
-
-
-class RequestSlab(Message):
-    """Writer -> daemon: space for several objects of about this size; answered by ``SlabGranted``."""
-
-    object_bytes: int
-
-
-class SlabGranted(Message):
-    """A slab, all of it backed; ``size_bytes`` 0: there is none to be had now."""
-
-    offset: int
-    size_bytes: int
-    generation: int
-
-
-class AdoptObject(Message):
-    """Writer -> daemon, before anybody else hears of it: these bytes of my slab are a whole object.
-
-    Created and sealed in one, without an answer. The daemon takes it also after the writer's death.
-    """
-
-    object_id: bytes
-    owner_id: bytes
-    generation: int  # of the slab
-    offset: int
-    size_bytes: int
-
-
-class RecallSlab(Message):
-    """Daemon -> writer: give back what no object has of this slab."""
-
-    generation: int
-
-
-class ReturnSlab(Message):
-    """Writer -> daemon: I write no more to this slab."""
-
-    generation: int
-
-
 # --- process <-> node daemon: functions, logs, events, status ------------------------------------------
 
 
@@ -422,7 +322,11 @@ class RunTasks(Message):
 
 
 class TaskAnswer(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """``failed`` results all hold the same serialized error."""
+    """``failed`` results all hold the same serialized error.
+
+    ``inner``: of each result the references that its value holds, (object, owner); empty if none holds one.
+    They are a parcel (``SendParcel``), whose ID is that of the task and the attempt.
+    """
 
     task_id: bytes
     attempt: int
@@ -430,6 +334,7 @@ class TaskAnswer(msgspec.Struct, array_like=True, frozen=True, gc=False):
     results: list[Value]
     execution_us: int
     log_sequence: int
+    inner: tuple[list[tuple[bytes, bytes]], ...] = ()
 
 
 class TasksDone(Message):
@@ -495,4 +400,6 @@ ALL: tuple[type[Message], ...] = (
     OwnerHello, DefineFunction, DefineTask, RunTasks, TasksDone, HandBack, TakeBack, LeasePaused,
     LeaseResumed, ForkWorker, WorkerForked, ZygoteReady, Leaving, Advice,
     RequestSlab, SlabGranted, AdoptObject, RecallSlab, ReturnSlab,
+    HoldObjects, ReleaseHolds, SendParcel, EndParcels, SettleParcels, ParcelsSettled, LetGo, Unheld,
+    RecallObjects, ObjectsYielded, DropObjects, ObjectsLost,
 )  # fmt: skip

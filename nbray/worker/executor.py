@@ -34,19 +34,22 @@ from nbray.runtime.task_errors import serialize_error, serialize_system_error
 from nbray.runtime.waiting import Waiter
 from nbray.transport.channel import Channel
 from nbray.transport.sockets import check_peer, tuned
+from nbray.wire.base import (
+    Descriptor,
+    Message,
+    Value,
+)
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
     Blocked,
     DefineFunction,
     DefineTask,
-    Descriptor,
     HandBack,
     JobContext,
     LeasePaused,
     LeaseResumed,
     Leaving,
     LogLines,
-    Message,
     OwnerHello,
     RunTasks,
     TakeBack,
@@ -54,7 +57,6 @@ from nbray.wire.messages import (
     TaskCall,
     TasksDone,
     Unblocked,
-    Value,
 )
 from nbray.worker.leaving import Departure
 from nbray.worker.output import TaskStream

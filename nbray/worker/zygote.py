@@ -30,8 +30,15 @@ from nbray.runtime.process import Process
 from nbray.store.mapping import Mapping
 from nbray.transport import linux
 from nbray.transport.sockets import listen, receive_with_descriptors, tuned
+from nbray.wire.base import Message
 from nbray.wire.codec import decode_buffer, encode
-from nbray.wire.messages import ForkWorker, Hello, Message, Welcome, WorkerForked, ZygoteReady
+from nbray.wire.messages import (
+    ForkWorker,
+    Hello,
+    Welcome,
+    WorkerForked,
+    ZygoteReady,
+)
 from nbray.worker.executor import Executor
 
 _PACKET_BYTES = 256 * 1024

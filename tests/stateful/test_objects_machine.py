@@ -11,7 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from nbray.core.allocator import Extent
 from nbray.core.objects import Command, ObjectTable, Release
-from nbray.wire.messages import ObjectGone, ObjectReady
+from nbray.wire.object_messages import (
+    ObjectGone,
+    ObjectReady,
+)
 
 OBJECTS = [bytes([65 + n]) * 20 for n in range(2)]
 SLOTS = st.integers(0, 3)  # who; a slot holds one process after another

@@ -29,7 +29,11 @@ from nbray.model import ids
 from nbray.model.resources import UNIT, Shape
 from nbray.runtime.refs import ObjectRef
 from nbray.runtime.submitter import Link
-from nbray.wire.messages import LeaseGranted, TaskAnswer, TasksDone
+from nbray.wire.messages import (
+    LeaseGranted,
+    TaskAnswer,
+    TasksDone,
+)
 from tests.support.owner_world import Wire, Worker, World
 
 CPUS = 2

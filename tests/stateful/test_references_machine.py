@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from nbray.core.references import Entry, ReferenceTable
-from nbray.wire.messages import Descriptor
+from nbray.wire.base import Descriptor
 
 OBJECTS = [bytes([n]) * 20 for n in range(4)]
 OWN = OBJECTS[:2]

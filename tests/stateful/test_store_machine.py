@@ -16,15 +16,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from nbray.store.arena import Arena
 from nbray.store.server import StoreServer
-from nbray.wire.messages import (
+from nbray.wire.base import (
+    Descriptor,
+    Message,
+)
+from nbray.wire.object_messages import (
     AbortObject,
     AdoptObject,
     CreateFailed,
     CreateObject,
-    Descriptor,
     FreeObjects,
     GetObjects,
-    Message,
     ObjectCreated,
     ObjectReady,
     RecallSlab,

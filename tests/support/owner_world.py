@@ -25,6 +25,7 @@ from nbray.runtime import submitter as submitter_module
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
 from nbray.runtime.submitter import Link, Submitter
+from nbray.wire.base import Message
 from nbray.wire.codec import decode_buffer, encode
 from nbray.wire.messages import (
     CancelLease,
@@ -34,7 +35,6 @@ from nbray.wire.messages import (
     LeaseGranted,
     LeasePaused,
     LeaseResumed,
-    Message,
     OwnerAddress,
     OwnerHello,
     ReclaimLease,

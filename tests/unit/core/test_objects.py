@@ -7,7 +7,11 @@ import pytest
 from nbray.core.allocator import Extent
 from nbray.core.object_copies import TABLE, Copy, Do, E, S
 from nbray.core.objects import Command, ObjectTable, Release, Tell
-from nbray.wire.messages import Descriptor, ObjectGone, ObjectReady
+from nbray.wire.base import Descriptor
+from nbray.wire.object_messages import (
+    ObjectGone,
+    ObjectReady,
+)
 
 NODE = b"N" * 16
 X, Y = b"x" * 20, b"y" * 20

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from nbray.core.references import Entry, ReferenceTable
-from nbray.wire.messages import Descriptor
+from nbray.wire.base import Descriptor
 
 X, Y = b"x" * 20, b"y" * 20
 ELSEWHERE = b"p" * 16

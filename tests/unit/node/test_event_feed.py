@@ -6,7 +6,12 @@ from collections.abc import Callable
 
 from nbray.events.schema import DETAIL, ID, OBJECT, STATE, TASK, WORKER
 from nbray.node.event_feed import EventFeed
-from nbray.wire.messages import CreateObject, EventBatch, FreeObjects, SealObject
+from nbray.wire.messages import EventBatch
+from nbray.wire.object_messages import (
+    CreateObject,
+    FreeObjects,
+    SealObject,
+)
 
 NODE_ID, OWNER, OBJECT_ID = b"n" * 16, b"o" * 16, b"x" * 20
 

@@ -13,7 +13,12 @@ from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
 from nbray.runtime.serialization import serialize
 from nbray.store.mapping import Mapping
-from nbray.wire.messages import CreateFailed, CreateObject, Message, UnpinObjects
+from nbray.wire.base import Message
+from nbray.wire.object_messages import (
+    CreateFailed,
+    CreateObject,
+    UnpinObjects,
+)
 
 _ME = b"m" * 8
 _OTHER = b"o" * 8

@@ -14,12 +14,14 @@ from typing import Any, cast
 from nbray.core.references import Entry
 from nbray.runtime.promotion import Promotions
 from nbray.store.mapping import Mapping
-from nbray.wire.messages import (
+from nbray.wire.base import (
+    Descriptor,
+    Message,
+)
+from nbray.wire.object_messages import (
     CreateFailed,
     CreateObject,
-    Descriptor,
     FreeObjects,
-    Message,
     ObjectCreated,
     SealObject,
 )

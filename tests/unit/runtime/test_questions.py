@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from nbray.runtime.loop import Loop
 from nbray.runtime.questions import Questions
-from nbray.wire.messages import GetStatus, Message
+from nbray.wire.base import Message
+from nbray.wire.messages import GetStatus
 
 
 def test_question_after_the_loss_is_neither_sent_nor_waited_for() -> None:

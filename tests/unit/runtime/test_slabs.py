@@ -10,7 +10,13 @@ import pytest
 from nbray.runtime.slabs import Piece, SlabWriter, map_in
 from nbray.store.arena import Arena
 from nbray.store.mapping import Mapping
-from nbray.wire.messages import Message, RecallSlab, RequestSlab, ReturnSlab, SlabGranted
+from nbray.wire.base import Message
+from nbray.wire.object_messages import (
+    RecallSlab,
+    RequestSlab,
+    ReturnSlab,
+    SlabGranted,
+)
 
 MIB = 1024 * 1024
 SIZE = 4 * MIB

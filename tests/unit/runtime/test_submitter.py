@@ -15,7 +15,16 @@ import pytest
 from nbray.core.leases import Lease, LeaseState
 from nbray.core.tasks import TaskState
 from nbray.model.resources import UNIT, Shape
-from nbray.wire.messages import Descriptor, FreeObjects, LeaseGranted, Message, TaskAnswer, TasksDone
+from nbray.wire.base import (
+    Descriptor,
+    Message,
+)
+from nbray.wire.messages import (
+    LeaseGranted,
+    TaskAnswer,
+    TasksDone,
+)
+from nbray.wire.object_messages import FreeObjects
 from tests.support.owner_world import Worker, World
 
 ONE: Shape = (("CPU", UNIT),)

@@ -12,7 +12,7 @@ from nbray.runtime import writing
 from nbray.runtime.serialization import deserialize, serialize
 from nbray.store.arena import Arena
 from nbray.store.mapping import Mapping
-from nbray.wire.messages import Descriptor
+from nbray.wire.base import Descriptor
 
 SIZE = 128 * 1024 * 1024
 

@@ -14,7 +14,7 @@ import pytest
 
 from nbray.store.arena import Arena
 from nbray.store.mapping import Mapping
-from nbray.wire.messages import Descriptor
+from nbray.wire.base import Descriptor
 
 SIZE = 1024 * 1024
 

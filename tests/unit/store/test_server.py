@@ -9,15 +9,17 @@ import pytest
 
 from nbray.store.arena import Arena
 from nbray.store.server import FULL_WAIT_S, StoreServer
-from nbray.wire.messages import (
+from nbray.wire.base import (
+    Descriptor,
+    Message,
+)
+from nbray.wire.messages import GetStatus
+from nbray.wire.object_messages import (
     AbortObject,
     CreateFailed,
     CreateObject,
-    Descriptor,
     FreeObjects,
     GetObjects,
-    GetStatus,
-    Message,
     ObjectCreated,
     ObjectGone,
     ObjectReady,

@@ -17,8 +17,13 @@ import pytest
 from nbray.model.errors import ProtocolError
 from nbray.transport.aio import Peer, attach
 from nbray.transport.sockets import tuned
+from nbray.wire.base import Message
 from nbray.wire.codec import encode
-from nbray.wire.messages import CancelLease, GetStatus, Message, ReturnLease
+from nbray.wire.messages import (
+    CancelLease,
+    GetStatus,
+    ReturnLease,
+)
 
 GARBAGE = struct.pack("<IB", 1, 0) + b"\x90"
 DEADLINE_S = 5.0

@@ -16,8 +16,12 @@ import pytest
 from nbray.model.errors import ProtocolError
 from nbray.transport.channel import Channel
 from nbray.transport.sockets import tuned
+from nbray.wire.base import Message
 from nbray.wire.codec import encode
-from nbray.wire.messages import CancelLease, Message, PutFunction
+from nbray.wire.messages import (
+    CancelLease,
+    PutFunction,
+)
 
 
 class Ends:

@@ -21,15 +21,16 @@ from hypothesis import strategies as st
 from nbray.model.errors import ProtocolError
 from nbray.model.limits import FRAME_MAX_BYTES
 from nbray.wire import messages
+from nbray.wire.base import (
+    Descriptor,
+    Message,
+    Value,
+)
 from nbray.wire.codec import HEADER, HEADER_BYTES, decode_buffer, encode
 from nbray.wire.messages import (
     ALL,
     CancelLease,
-    Descriptor,
     EventBatch,
-    FreeObjects,
-    GetObjects,
-    Message,
     OwnerAddress,
     PutFunction,
     RunTasks,
@@ -38,6 +39,10 @@ from nbray.wire.messages import (
     TaskAnswer,
     TaskCall,
     TasksDone,
+)
+from nbray.wire.object_messages import (
+    FreeObjects,
+    GetObjects,
 )
 
 NUMBERS = [
@@ -93,6 +98,18 @@ NUMBERS = [
     "AdoptObject",
     "RecallSlab",
     "ReturnSlab",
+    "HoldObjects",
+    "ReleaseHolds",
+    "SendParcel",
+    "EndParcels",
+    "SettleParcels",
+    "ParcelsSettled",
+    "LetGo",
+    "Unheld",
+    "RecallObjects",
+    "ObjectsYielded",
+    "DropObjects",
+    "ObjectsLost",
 ]
 
 # Plain data as it arrives: msgpack knows neither tuples nor sets.
@@ -126,13 +143,15 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
         OwnerAddress: addresses,
         TaskCall: calls,
         TaskAnswer: answers,
-        messages.Value: small_bytes | descriptors,
+        Value: small_bytes | descriptors,
     }
     if annotation in known:
         return known[annotation]
     origin, arguments = annotation.__origin__, annotation.__args__
     if origin is dict:
         return st.dictionaries(*map(values_of, arguments), max_size=3)
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return st.lists(values_of(arguments[0]), max_size=3).map(tuple)
     if origin is tuple:
         return st.tuples(*map(values_of, arguments))
     assert origin is list, f"teach this test about {annotation}"
