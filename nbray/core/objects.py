@@ -62,7 +62,7 @@ class Holding(NamedTuple):
 class _Object:
     """What the directory knows of one object ID while it has a copy."""
 
-    __slots__ = ("current", "freed", "lingering", "object_id", "owner", "pins", "writing")
+    __slots__ = ("current", "freed", "inner", "lingering", "object_id", "owner", "pins", "writing")
 
     def __init__(self, object_id: bytes, owner: bytes) -> None:
         self.object_id = object_id
@@ -74,6 +74,7 @@ class _Object:
         #: then the new one may let go of either first.
         self.pins = 0
         self.freed = False
+        self.inner: tuple[bytes, ...] = ()  # objects whose references are in its value
 
 
 class ObjectTable:
@@ -95,7 +96,7 @@ class ObjectTable:
         self._lost: OrderedDict[bytes, None] = OrderedDict()
         self._in_state: Counter[S] = Counter()
         self._pinned_objects = 0
-        self._orphaned_bytes = 0
+        self._orphans: set[bytes] = set()  # sealed objects whose owner died
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -144,8 +145,16 @@ class ObjectTable:
         copy = entry.writing.get(writer) if entry is not None else None
         return self._describe(object_id, copy) if copy is not None else None
 
-    def seal(self, object_id: bytes, writer: bytes, out: list[Command]) -> None:
-        """The writer is done; from now on the bytes never change and readers may see them."""
+    def seal(
+        self, object_id: bytes, writer: bytes, out: list[Command], inner: Iterable[tuple[bytes, bytes]] = ()
+    ) -> None:
+        """The writer is done; from now on the bytes never change and readers may see them.
+
+        ``inner``: the references in it, (object, owner).
+        """
+        entry = self._objects.get(object_id)
+        if entry is not None and writer in entry.writing:
+            entry.inner = tuple([inner_id for inner_id, _owner in inner])
         self._end_writing(object_id, writer, E.SEAL, out)
 
     def abort(self, object_id: bytes, writer: bytes, out: list[Command]) -> None:
@@ -160,6 +169,7 @@ class ObjectTable:
         extent: Extent,
         size_bytes: int,
         out: list[Command],
+        inner: Iterable[tuple[bytes, bytes]] = (),
     ) -> None:
         """A writer made an object in space that it had already: created and sealed in one.
 
@@ -176,7 +186,7 @@ class ObjectTable:
         self.created(object_id, owner, writer, extent, size_bytes, out)
         if was_freed and owner not in self._lost:  # else nobody would ever free it again
             self.free([object_id], owner, out)
-        self.seal(object_id, writer, out)
+        self.seal(object_id, writer, out, inner)
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -261,14 +271,20 @@ class ObjectTable:
                 entry.freed = True
                 self._discard(entry, out)
 
-    def process_lost(self, process: bytes, out: list[Command]) -> None:
+    def abandon(self, object_id: bytes, out: list[Command]) -> None:
+        """The owner of an object is dead, and nobody else holds it."""
+        entry = self._objects.get(object_id)
+        if entry is not None:
+            self._discard(entry, out)
+
+    def process_lost(self, process: bytes, out: list[Command]) -> dict[bytes, tuple[bytes, ...]]:
         """Undo what a dead process was doing: its waits, its writes, its pins, its ownership.
 
-        Sealed objects that it owned stay: their references may have escaped to the living, and only
-        the owner knew. They count as orphaned.
+        Returns the sealed objects that it owned, and what each contains: they are orphans, and stay until
+        they are abandoned.
         """
         if process in self._lost:
-            return
+            return {}
         _remember(self._lost, process, LOST_REMEMBERED)
         for object_id in [o for o, readers in self._waiters.items() if process in readers]:
             self._forget_waiter(object_id, process)
@@ -278,23 +294,21 @@ class ObjectTable:
             self._unpin_early(object_id, process, self._early[object_id][process])
         for object_id, count in self._pinned.pop(process, Counter()).items():
             self._unpinned(self._objects[object_id], count, out)
+        orphans = {}
         for object_id in self._owned.pop(process, set()):
             entry = self._objects[object_id]
             if entry.current is not None:
-                self._orphaned_bytes += entry.current.extent.size_bytes
+                orphans[object_id] = entry.inner
             for copy in list(entry.writing.values()):
                 self._fire(entry, copy, E.DISCARD, out)
+        self._orphans |= orphans.keys()
         self._dismiss_orphans(process, out)
+        return orphans
 
     # --- views -----------------------------------------------------------------------------------
 
     def is_lost(self, process: bytes) -> bool:
         return process in self._lost
-
-    @property
-    def orphaned_bytes(self) -> int:
-        """Space of sealed objects whose owner died; it returns with the session."""
-        return self._orphaned_bytes
 
     def counts(self) -> dict[str, int]:
         """Numbers for people and monitors; copies by state, objects by what holds them."""
@@ -304,7 +318,9 @@ class ObjectTable:
             **states,
             "pinned": self._pinned_objects,
             "waited_for": len(self._waiters),
-            "orphaned_bytes": self._orphaned_bytes,
+            "orphaned_bytes": sum(
+                copy.extent.size_bytes for o in self._orphans for copy in _copies(self._objects[o])
+            ),
         }
 
     def largest(self, n: int) -> list[Holding]:
@@ -386,6 +402,7 @@ class ObjectTable:
     def _forget_if_empty(self, entry: _Object) -> None:
         if entry.current is None and not entry.writing and not entry.lingering:
             self._objects.pop(entry.object_id, None)
+            self._orphans.discard(entry.object_id)
             _discard(self._owned, entry.owner, entry.object_id)
 
     def _dismiss_orphans(self, owner: bytes, out: list[Command]) -> None:

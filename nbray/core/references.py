@@ -1,24 +1,57 @@
 """What a process knows of the objects that it owns or borrows, and when each may go.
 
-Called by:  runtime.owner, under its lock.
-Imports:    msgspec, nbray.wire.messages (Descriptor as a plain value).
+Called by:  runtime.objects, under the loop's lock.
+Imports:    msgspec, nbray.wire.base (Descriptor as a plain value).
 Never:      sends, waits, deserializes, reads a clock.
 
-An entry lives while anything holds it: handles (``ObjectRef`` instances), arguments (unfinished
-tasks that take it), views (zero-copy arrays over it) and, until borrowers are counted, an escape
-(its reference was pickled into something else) for the rest of the session. When the last hold goes
-the entry is removed and appended to the caller's ``freed`` list; the caller frees or unpins the bytes.
+An entry lives while anything holds it:
+
+* *handles*: ``ObjectRef`` instances;
+* *arguments*: unfinished tasks that take it, or take something that contains it;
+* *views*: zero-copy arrays over it, and reads that are under way;
+* *kept*: objects of this process that contain it, and once, for the life of the process, a pickle of
+  its reference that a user made (nobody can know what became of that).
+
+When the last hold goes, the entry goes, and is appended to the caller's ``freed`` list: the caller frees or
+unpins the bytes. Unless it is an own object that is *shared*, whose reference left this process in a
+value: then others may hold it, which the node's directory knows (``core.holds``). The owner *lets go*, and
+the entry stays until it hears that the object is unheld.
+
+An object of another owner that is held by more than a running task (whose submitter holds it) must be
+known to the directory before this process lets go of whatever it came from: it is *fresh* until
+``take_fresh``, and the caller tells the directory of it then.
+
 This table is on the path of every task: it is plain methods on one dict, not events.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from nbray.wire.base import Descriptor
+
+#: An object and its owner.
+Pair = tuple[bytes, bytes]
+
+#: ``Entry.told``, of an own object: the directory was told nothing; that this process let go; the same,
+#: and since then the object was held again, and again let go.
+NOT_LET_GO, LET_GO, LET_GO_AGAIN = 0, 1, 2
+#: Of a borrowed one: the directory knows nothing; it is fresh; it knows.
+UNKNOWN, FRESH, KNOWN = 0, 1, 2
+
+
+class Away(msgspec.Struct, frozen=True, gc=False):
+    """Stands for the value of an object whose bytes were yielded: ask the daemon before you read them."""
+
+    size_bytes: int
+
+
+#: What an entry may hold.
+Held = bytes | Descriptor | Away
 
 
 class Entry(msgspec.Struct, eq=False, gc=False):
@@ -32,28 +65,41 @@ class Entry(msgspec.Struct, eq=False, gc=False):
     handles: int = 0
     arguments: int = 0
     views: int = 0
-    value: bytes | Descriptor | None = None
+    kept: int = 0
+    value: Held | None = None
     failed: bool = False
-    escaped: bool = False
-    asked: bool = False  # borrowed: the daemon was asked for it
+    shared: bool = False  # own: its reference left this process in a value
+    exported: bool = False  # in a pickle that a user made
+    told: int = 0  # what the directory of borrowers was told
+    asked: bool = False  # the daemon was asked for it
+    pinned: bool = False  # the daemon keeps it in place for this process
+    yielded: bool = False  # its bytes were yielded before they were here
     outline: Any = None  # the host's: how to read it without looking for its parts
-    pinned: bool = False  # borrowed: the daemon keeps it in place for this process
     waiters: list[Any] | None = None  # the host's waiters, told once when it becomes ready
     dependents: list[Any] | None = None  # tasks that take it as an argument
+    inner: tuple[bytes, ...] = ()  # objects whose references are in its value
+    site: Any = None  # the host's: which line made it
 
     @property
     def held(self) -> bool:
-        return bool(self.handles or self.arguments or self.views or self.escaped)
+        return bool(self.handles or self.arguments or self.views or self.kept)
 
 
 class ReferenceTable:
-    """All entries of one process."""
+    """All entries of one process.
+
+    ``let_go`` lists own objects of which the directory must be told that this process holds them no more.
+    """
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Entry] = {}
+        self.let_go: list[bytes] = []
+        self._fresh: list[Entry] = []
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    # --- holds come and go -----------------------------------------------------------------------
 
     def own(self, object_id: bytes) -> Entry:
         """A new object of this process, held by the one handle that the caller makes."""
@@ -62,9 +108,7 @@ class ReferenceTable:
 
     def borrow(self, object_id: bytes, owner: bytes) -> Entry:
         """A handle on somebody else's object was made here (again)."""
-        entry = self.entries.get(object_id)
-        if entry is None:
-            entry = self.entries[object_id] = Entry(object_id, owner)
+        entry = self._borrowed(object_id, owner)
         entry.handles += 1
         return entry
 
@@ -113,8 +157,9 @@ class ReferenceTable:
         assert entry.arguments >= 0, f"argument {object_id.hex()} released twice"
         self._settle(entry, freed)
 
-    def open_view(self, object_id: bytes) -> None:
-        self.entries[object_id].views += 1
+    def open_views(self, entry: Entry, number: int) -> None:
+        """So many views of it are about to be made, or reads begin."""
+        entry.views += number
 
     def close_view(self, object_id: bytes, freed: list[Entry]) -> None:
         entry = self.entries.get(object_id)
@@ -124,26 +169,143 @@ class ReferenceTable:
         assert entry.views >= 0, f"view of {object_id.hex()} closed twice"
         self._settle(entry, freed)
 
-    def escape(self, object_id: bytes) -> bool:
-        """Its reference was pickled into something: pin it. True the first time, for own objects.
+    # --- references inside values ----------------------------------------------------------------
 
-        Borrowed objects have escaped at their owner already.
-        """
+    def share(self, object_ids: Iterable[bytes]) -> list[Entry]:
+        """Their references are in a value that leaves this process; returns own ones, the first time."""
+        shared = []
+        for object_id in object_ids:
+            entry = self.entries.get(object_id)
+            if entry is not None and entry.owner is None and not entry.shared:
+                entry.shared = True
+                shared.append(entry)
+        return shared
+
+    def export(self, object_id: bytes) -> list[Entry]:
+        """A user pickled its reference by hand: hold it for the life of this process. As ``share``."""
         entry = self.entries.get(object_id)
-        if entry is None or entry.owner is not None or entry.escaped:
-            return False
-        entry.escaped = True
-        return True
+        if entry is None or entry.exported:
+            return []
+        entry.exported = True
+        entry.kept += 1
+        self._freshen(entry)
+        return self.share([object_id])
 
-    def ready(self, entry: Entry, value: bytes | Descriptor, failed: bool) -> bool:
+    def contain(self, outer: Entry, inner: Iterable[Pair], process_id: bytes) -> None:
+        """The value of an own object has references to these in it: it holds them for as long as it lives.
+
+        Those of others become known here, if they were not.
+        """
+        found = []
+        for object_id, owner in inner:
+            entry = self.entries.get(object_id)
+            if entry is None:
+                if owner == process_id:
+                    continue  # freed by force, or not ours to begin with
+                entry = self._borrowed(object_id, owner)
+            entry.kept += 1
+            self._freshen(entry)
+            found.append(object_id)
+        outer.inner = tuple(found)
+
+    # --- the directory of borrowers ------------------------------------------------------------------
+
+    def take_fresh(self) -> list[Pair]:
+        """Borrowed objects that the directory must be told of before anything else is let go of."""
+        if not self._fresh:
+            return []
+        fresh, self._fresh = self._fresh, []
+        pairs = []
+        for entry in fresh:
+            if entry.told == FRESH:
+                if (entry.handles or entry.kept or entry.arguments) and entry.owner is not None:
+                    entry.told = KNOWN
+                    pairs.append((entry.object_id, entry.owner))
+                else:
+                    entry.told = UNKNOWN
+        return pairs
+
+    def take_let_go(self) -> list[bytes]:
+        """Own objects of which the directory must be told that this process holds them no more."""
+        if not self.let_go:
+            return []
+        taken, self.let_go = self.let_go, []
+        return taken
+
+    def unheld(self, object_ids: Iterable[bytes], freed: list[Entry]) -> None:
+        """Nobody else holds these: those that are not held here again are gone."""
+        for object_id in object_ids:
+            entry = self.entries.get(object_id)
+            if entry is None or entry.told == NOT_LET_GO or entry.owner is not None:
+                continue
+            told, entry.told = entry.told, NOT_LET_GO
+            if entry.held:
+                continue
+            if told == LET_GO_AGAIN:  # others may have got it from us in between
+                self._let_go(entry)
+            else:
+                self._remove(entry, freed)
+
+    # --- values ----------------------------------------------------------------------------------
+
+    def ready(self, entry: Entry, value: Held, failed: bool) -> bool:
         """The value arrived; final: a later one is ignored. False if nobody wants it (any more)."""
-        if entry.value is not None or not (entry.handles or entry.held):
+        if entry.value is not None or not (entry.handles or entry.held or entry.told):
             return False
         entry.value = value
         entry.failed = failed
         return True
 
+    def _borrowed(self, object_id: bytes, owner: bytes) -> Entry:
+        entry = self.entries.get(object_id)
+        if entry is None:
+            entry = self.entries[object_id] = Entry(object_id, owner)
+        if entry.told == UNKNOWN:
+            self._freshen(entry)
+        return entry
+
+    def _freshen(self, entry: Entry) -> None:
+        if entry.owner is not None and entry.told == UNKNOWN:
+            entry.told = FRESH
+            self._fresh.append(entry)
+
+    def _let_go(self, entry: Entry) -> None:
+        entry.told = LET_GO
+        self.let_go.append(entry.object_id)
+
     def _settle(self, entry: Entry, freed: list[Entry]) -> None:
-        if not (entry.handles or entry.held):  # the first alone is the answer, as a rule
-            del self.entries[entry.object_id]
-            freed.append(entry)
+        if entry.handles or entry.held:  # the first alone is the answer, as a rule
+            return
+        if not entry.shared:
+            self._remove(entry, freed)
+        elif entry.told == NOT_LET_GO:
+            self._let_go(entry)
+        else:
+            entry.told = LET_GO_AGAIN
+
+    def _remove(self, entry: Entry, freed: list[Entry]) -> None:
+        """It is gone, and with it its hold on what it contains."""
+        del self.entries[entry.object_id]
+        freed.append(entry)
+        if entry.inner:
+            self._release_inner(entry, freed)
+
+    def _release_inner(self, entry: Entry, freed: list[Entry]) -> None:
+        loose = [entry]
+        while loose:  # not recursive: objects may contain each other in long chains
+            outer = loose.pop()
+            inner, outer.inner = outer.inner, ()
+            for object_id in inner:
+                held = self.entries.get(object_id)
+                if held is None:
+                    continue
+                held.kept -= 1
+                assert held.kept >= 0, f"{object_id.hex()} was contained less often than that"
+                if held.held:
+                    continue
+                if held.shared:
+                    self._settle(held, freed)
+                else:
+                    del self.entries[object_id]
+                    freed.append(held)
+                    loose.append(held)

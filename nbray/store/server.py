@@ -26,7 +26,9 @@ import mmap
 from collections.abc import Callable
 from typing import Any
 
+from nbray.core import holds
 from nbray.core.allocator import LARGE_BYTES, Allocator, Extent
+from nbray.core.holds import HoldTable
 from nbray.core.objects import Command, Holding, ObjectTable, Release
 from nbray.core.slabs import Holder, Slabs
 from nbray.store import refusals
@@ -37,16 +39,23 @@ from nbray.wire.object_messages import (
     AdoptObject,
     CreateFailed,
     CreateObject,
+    EndParcels,
     FreeObjects,
     GetObjects,
+    HoldObjects,
+    LetGo,
     ObjectCreated,
     ObjectsPinned,
+    ParcelsSettled,
     PinObjects,
     RecallSlab,
+    ReleaseHolds,
     RequestSlab,
     ReturnSlab,
     SealObject,
+    SendParcel,
     SlabGranted,
+    Unheld,
     UnpinObjects,
 )
 
@@ -109,6 +118,7 @@ class StoreServer:
         self._call_later = call_later
         self._allocator = Allocator(arena.capacity_bytes, mmap.PAGESIZE)
         self._table = ObjectTable(node_id)
+        self._holds = HoldTable()
         self._slabs = Slabs(self._allocator)
         self._waiting: dict[tuple[bytes, bytes], _Creation] = {}  # for room, oldest first
         self._backing: dict[int, bool] = {}  # generation -> released meanwhile
@@ -127,6 +137,14 @@ class StoreServer:
             GetObjects: self._on_get,
             PinObjects: self._on_pin,
             UnpinObjects: self._on_unpin,
+            HoldObjects: lambda process, m: self._holds.hold(process, m.held),
+            ReleaseHolds: lambda process, m: self._borrow(self._holds.release, process, m.object_ids),
+            SendParcel: lambda process, m: self._holds.send_parcel(process, m.parcel_id, m.receiver, m.held),
+            EndParcels: lambda process, m: self._borrow(
+                self._holds.end_parcels, process, m.sender, m.parcel_ids
+            ),
+            ParcelsSettled: lambda process, m: self._borrow(self._holds.settled, process, m.sender),
+            LetGo: lambda process, m: self._borrow(self._holds.let_go, process, m.object_ids),
         }
 
     # --- for the daemon --------------------------------------------------------------------------
@@ -148,8 +166,9 @@ class StoreServer:
         for creation in [c for c in self._waiting.values() if c.writer == process_id]:
             del self._waiting[creation.key]
         out: list[Command] = []
-        self._table.process_lost(process_id, out)
+        orphans = self._table.process_lost(process_id, out)
         self._perform(out)
+        self._borrow(self._holds.process_lost, process_id, orphans)
         if self._slabs.process_lost(process_id):
             self._retry()
 
@@ -177,6 +196,7 @@ class StoreServer:
             "creations_backing": len(self._backing),
             "set_aside_bytes": self._set_aside_bytes,
             **self._table.counts(),
+            **self._holds.counts(),
         }
 
     def largest(self, n: int) -> list[Holding]:
@@ -214,7 +234,7 @@ class StoreServer:
             self._set_aside_bytes -= extent.cold_bytes
             self._allocator.backing_done(extent)
         out: list[Command] = []
-        self._table.seal(message.object_id, writer, out)
+        self._table.seal(message.object_id, writer, out, message.inner)
         self._perform(out)
 
     def _on_abort(self, writer: bytes, message: AbortObject) -> None:
@@ -246,6 +266,23 @@ class StoreServer:
         self._table.unpin(process, message.object_ids, out)
         self._perform(out)
 
+    def _borrow(self, decide: Callable[..., None], *facts: Any) -> None:
+        """Tell the directory of borrowers something, and do what follows."""
+        commands: list[holds.Command] = []
+        decide(*facts, commands)
+        unheld: dict[bytes, list[bytes]] = {}
+        out: list[Command] = []
+        for command in commands:
+            if isinstance(command, holds.Abandon):
+                self._table.abandon(command.object_id, out)
+            elif isinstance(command.message, Unheld):
+                unheld.setdefault(command.process_id, []).extend(command.message.object_ids)
+            else:
+                self._send(command.process_id, command.message)
+        for owner, object_ids in unheld.items():
+            self._send(owner, Unheld(object_ids))
+        self._perform(out)
+
     # --- slabs -----------------------------------------------------------------------------------
 
     def recall_idle_slabs(self) -> None:
@@ -261,7 +298,9 @@ class StoreServer:
         if extent is None:
             return  # not by our processes
         out: list[Command] = []
-        self._table.adopted(message.object_id, message.owner_id, writer, extent, message.size_bytes, out)
+        self._table.adopted(
+            message.object_id, message.owner_id, writer, extent, message.size_bytes, out, message.inner
+        )
         self._perform(out)
 
     def _on_request_slab(self, writer: bytes, message: RequestSlab) -> None:
