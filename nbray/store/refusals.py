@@ -1,7 +1,7 @@
 """What people read when the store refuses an object: what, why, what to do.
 
 Called by:  store.server, runtime.objects.
-Imports:    nbray.core.objects (Holding), nbray.model.ids.
+Imports:    nbray.core.object_commands (Holding), nbray.model.ids.
 Never:      decides; it only words.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nbray.core.objects import Holding
+from nbray.core.object_commands import Holding
 from nbray.model.ids import short
 
 _KIB = 1024

@@ -29,7 +29,8 @@ from typing import Any
 from nbray.core import holds
 from nbray.core.allocator import LARGE_BYTES, Allocator, Extent
 from nbray.core.holds import HoldTable
-from nbray.core.objects import Command, Holding, ObjectTable, Release
+from nbray.core.object_commands import Command, Holding, Release
+from nbray.core.objects import ObjectTable
 from nbray.core.slabs import Holder, Slabs
 from nbray.store import refusals
 from nbray.store.arena import Arena

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from nbray.core.objects import Holding
+from nbray.core.object_commands import Holding
 from nbray.store import refusals
 
 MIB = 1024 * 1024
