@@ -17,7 +17,8 @@ import os
 
 from nbray.runtime.serialization import Serialized
 from nbray.store.budget import MemoryBudget
-from nbray.store.mapping import ArenaFile, Mapping
+from nbray.store.mapping import Mapping
+from nbray.store.open_file import OpenFile
 from nbray.store.pages import can_populate
 from nbray.wire.base import Descriptor
 
@@ -49,7 +50,7 @@ def write(mapping: Mapping, descriptor: Descriptor, cold_bytes: int, serialized:
         mapping.touch(descriptor.offset, descriptor.size_bytes)
 
 
-def _write_to_file(file: ArenaFile | None, offset: int, serialized: Serialized) -> None:
+def _write_to_file(file: OpenFile | None, offset: int, serialized: Serialized) -> None:
     if file is None:
         raise ValueError("The arena is closed.")
     allowed_bytes = 0

@@ -1,7 +1,7 @@
 """The arena as drivers and workers see it: mapped twice, for life, once to write and once to read.
 
 Called by:  runtime, which writes serialized values and builds views over sealed ones.
-Imports:    the standard library; numpy when the first view is made; store.pages, nbray.wire.
+Imports:    the standard library; numpy when the first view is made; store.{open_file,pages}, nbray.wire.
 Never:      asks for space, pins or unpins: it says when the last view is gone, and that is all.
 
 Twice, because over a writable mapping NumPy lets anybody ``setflags(write=True)`` and then change
@@ -11,13 +11,12 @@ as much as those that this process has touched before.
 
 from __future__ import annotations
 
-import fcntl
 import mmap
-import os
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from nbray.store.open_file import OpenFile
 from nbray.store.pages import address_of
 from nbray.wire.base import Descriptor
 
@@ -27,23 +26,6 @@ _TOUCH_BYTES = 64 * 1024
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-
-class ArenaFile:
-    """A descriptor of the arena that is closed when nobody refers to it any more.
-
-    Not sooner: another thread may be writing through it, and the number would soon be another file's.
-    """
-
-    __slots__ = ("fd",)
-
-    def __init__(self, fd: int) -> None:
-        self.fd = -1
-        self.fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
-
-    def __del__(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
 
 
 class Mapping:
@@ -58,11 +40,11 @@ class Mapping:
 
     def __init__(self, fd: int, capacity_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes
-        self.file: ArenaFile | None = None
+        self.file: OpenFile | None = None
         self._writable = mmap.mmap(fd, capacity_bytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         try:
             self._readable = mmap.mmap(fd, capacity_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
-            self.file = ArenaFile(fd)
+            self.file = OpenFile(fd)
         except BaseException:
             self._writable.close()
             raise
