@@ -165,6 +165,7 @@ class Process:
                 )
             self.objects.fail_all(self.failure)
         serve_references(None, None, None)
+        set_reference_hooks(ObjectRef, ObjectRef.__reduce__)
         custom_serializers.forget_all()
         self.loop.close()
 
@@ -172,6 +173,7 @@ class Process:
         """This is a forked child: be inert. The parent's session is not ours to use or to end."""
         self.failure = ForkedProcessError()
         serve_references(None, None, None)
+        set_reference_hooks(ObjectRef, ObjectRef.__reduce__)
         self._daemon = None
         self.loop.abandon()
         if self.objects.mapping is not None:
