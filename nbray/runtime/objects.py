@@ -15,6 +15,7 @@ from nbray.core.references import KNOWN, Away, Entry, Pair, ReferenceTable
 from nbray.core.tasks import Task
 from nbray.model.errors import NbrayError, OwnerDiedError, UnreconstructableError
 from nbray.runtime.creating import Creating, full_error
+from nbray.runtime.freeing import Freeing
 from nbray.runtime.loop import Loop
 from nbray.runtime.promotion import Promotions
 from nbray.runtime.reading import Reading
@@ -79,6 +80,7 @@ class Objects:
         self.recomputing: Recomputing | None = None
         #: Processes whose holds the directory hears of at once; workers say it when their task is over.
         self.says_at_once = True
+        self.freeing = Freeing(self, tell_daemon)
         self._loop = loop
         self._process_id = process_id
         self._tell_daemon = tell_daemon
@@ -171,6 +173,8 @@ class Objects:
                 self.release(freed)
         if self.says_at_once and self.table.fresh:
             self.say_fresh()
+        if self.freeing.condemned:
+            self.freeing.advance()
 
     def release_arguments(self, object_ids: Sequence[bytes]) -> None:
         """A task that held these is over. Lock held."""
@@ -345,8 +349,7 @@ class Objects:
         elif entry.owner is None:
             self._make_again(entry, message.reason)
         else:
-            why = _WHY_GONE.get(message.reason, message.reason)
-            self._lose(entry, UnreconstructableError(message.object_id, why=why))
+            self._lose(entry, _lost(message.object_id, message.reason))
 
     def on_lost(self, message: ObjectsLost) -> None:
         """Others ask for these own objects, whose bytes are gone. Lock held."""
@@ -359,13 +362,12 @@ class Objects:
 
     def _make_again(self, entry: Entry, reason: str) -> None:
         """Its bytes are gone: run its task again, or say why not."""
-        why = _WHY_GONE.get(reason, reason)
+        obstacle = ""
         if reason != "freed" and self.recomputing is not None:
             obstacle = self.recomputing.recompute(entry)
             if not obstacle:
                 return
-            why += f", and {obstacle}"
-        self._lose(entry, UnreconstructableError(entry.object_id, why=why))
+        self._lose(entry, _lost(entry.object_id, reason, obstacle))
 
     def _lose(self, entry: Entry, error: NbrayError) -> None:
         self.forget_value(entry)
@@ -438,7 +440,12 @@ class Objects:
 
 _STORED = (Descriptor, Away)
 _WHY_GONE = {
-    "freed": "it was freed",
-    "evicted": "it was evicted to make room",
-    "lost": "its copy on the disk is damaged",
+    "freed": "It was freed",
+    "evicted": "It was evicted to make room",
+    "lost": "Its copy on the disk is damaged",
 }
+
+
+def _lost(object_id: bytes, reason: str, obstacle: str = "") -> UnreconstructableError:
+    why = _WHY_GONE.get(reason, reason)
+    return UnreconstructableError(object_id, why=f"{why}, and {obstacle}." if obstacle else f"{why}.")

@@ -68,6 +68,7 @@ from nbray.wire.messages import (
 )
 from nbray.wire.object_messages import (
     CreateFailed,
+    DropObjects,
     ObjectCreated,
     ObjectGone,
     ObjectReady,
@@ -401,6 +402,11 @@ class Process:
             raise self._lost()
         return ref
 
+    def free(self, object_ids: list[bytes]) -> None:
+        """Free objects by force; see ``nbray.internal.free``."""
+        with self.loop.guard, self.loop.lock:
+            self.objects.freeing.free(object_ids)
+
     def _why(self, entry: Entry) -> str:
         """What an object that is not ready waits for, for the text of a timeout."""
         task = self.submitter.tasks.tasks.get(entry.object_id[: ids.TASK_ID_BYTES])
@@ -472,6 +478,7 @@ _HANDLERS: dict[type[Message], Callable[[Process, Any], None]] = {
     SettleParcels: lambda p, m: p.submitter.on_settle_parcels(m),
     RecallObjects: lambda p, m: p.objects.on_recall(m),
     ObjectsLost: lambda p, m: p.objects.on_lost(m),
+    DropObjects: lambda p, m: p.objects.freeing.free(m.object_ids),
     RecallSlab: lambda p, m: p.objects.slabs.recalled(m),
     LogLines: lambda p, m: p.logs.arrived(m),
     Status: lambda p, m: p.questions.answered(m),
