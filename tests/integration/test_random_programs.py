@@ -39,19 +39,20 @@ def cluster(_module_leaves_nothing_behind: None) -> Iterator[None]:
 @pytest.mark.parametrize("block", range(0, PROGRAMS, 20))
 def test_programs_read_right_values_and_leave_nothing(block: int) -> None:
     for seed in range(block, block + 20):
-        bag: list[Held] = []
-        random = Random(seed)
         try:
-            walk(random, 2, bag, 10)
-            for held in bag:
-                check(held)
-            if random.random() < 0.3:
-                lose_a_worker(random, bag)
+            run(Random(seed))
         except BaseException as exc:
             raise AssertionError(f"program {seed} failed") from exc
-        finally:
-            bag.clear()
         assert_all_is_gone(seed)
+
+
+def run(random: Random) -> None:
+    bag: list[Held] = []
+    walk(random, 2, bag, 10)
+    for held in bag:
+        check(held)
+    if random.random() < 0.3:
+        lose_a_worker(random, bag)
 
 
 def lose_a_worker(random: Random, bag: list[Held]) -> None:
