@@ -156,6 +156,8 @@ class Objects:
     def contain(self, outer: Entry, inner: Iterable[Pair]) -> None:
         """The value of an own object holds these references. Lock held."""
         self.table.contain(outer, inner, self._process_id)
+        if outer.shared:
+            self.share(outer.inner)
 
     def owner_of(self, entry: Entry) -> bytes:
         """The process that owns it."""

@@ -45,7 +45,7 @@ from nbray.runtime.serialization import (
     serialize_args,
     set_reference_hooks,
 )
-from nbray.runtime.sharing import Sharing
+from nbray.runtime.sharing import Sharing, pairs_of
 from nbray.runtime.submitter import Submitter
 from nbray.store.mapping import Mapping
 from nbray.transport.channel import Channel
@@ -381,10 +381,7 @@ class Process:
         ref: ObjectRef | None = None
         with self.loop.guard:
             data: Value | None
-            inner: list[Pair] = []
-            if packed.refs:
-                with self.loop.lock:
-                    inner = self.sharing.share(packed.refs)
+            inner = pairs_of(packed.refs)
             if packed.size_bytes <= INLINE_MAX_BYTES:
                 data = packed.to_bytes()
             else:
