@@ -384,6 +384,7 @@ def test_trim_spares_who_has_others_work_for_it() -> None:
     host = Host(target_idle=0)
     for lease, process in zip("ab", "pq", strict=True):
         host.serve(lease, process)
+    for process in "pq":
         host.release(process)
 
     host.pool.trim(100.0, 1.0, host.out, {b"p"})
