@@ -45,7 +45,7 @@ from nbray.runtime.serialization import (
     serialize_args,
     set_reference_hooks,
 )
-from nbray.runtime.sharing import Sharing
+from nbray.runtime.sharing import Sharing, pairs_of
 from nbray.runtime.submitter import Submitter
 from nbray.store.mapping import Mapping
 from nbray.transport.channel import Channel
@@ -68,9 +68,11 @@ from nbray.wire.messages import (
 )
 from nbray.wire.object_messages import (
     CreateFailed,
+    DropObjects,
     ObjectCreated,
     ObjectGone,
     ObjectReady,
+    ObjectsLost,
     ObjectsPinned,
     PinObjects,
     RecallObjects,
@@ -165,6 +167,7 @@ class Process:
                 )
             self.objects.fail_all(self.failure)
         serve_references(None, None, None)
+        set_reference_hooks(ObjectRef, ObjectRef.__reduce__)
         custom_serializers.forget_all()
         self.loop.close()
 
@@ -172,6 +175,7 @@ class Process:
         """This is a forked child: be inert. The parent's session is not ours to use or to end."""
         self.failure = ForkedProcessError()
         serve_references(None, None, None)
+        set_reference_hooks(ObjectRef, ObjectRef.__reduce__)
         self._daemon = None
         self.loop.abandon()
         if self.objects.mapping is not None:
@@ -377,10 +381,7 @@ class Process:
         ref: ObjectRef | None = None
         with self.loop.guard:
             data: Value | None
-            inner: list[Pair] = []
-            if packed.refs:
-                with self.loop.lock:
-                    inner = self.sharing.share(packed.refs)
+            inner = pairs_of(packed.refs)
             if packed.size_bytes <= INLINE_MAX_BYTES:
                 data = packed.to_bytes()
             else:
@@ -397,6 +398,11 @@ class Process:
         if ref is None:
             raise self._lost()
         return ref
+
+    def free(self, object_ids: list[bytes]) -> None:
+        """Free objects by force; see ``nbray.internal.free``."""
+        with self.loop.guard, self.loop.lock:
+            self.objects.freeing.free(object_ids)
 
     def _why(self, entry: Entry) -> str:
         """What an object that is not ready waits for, for the text of a timeout."""
@@ -468,6 +474,8 @@ _HANDLERS: dict[type[Message], Callable[[Process, Any], None]] = {
     Unheld: lambda p, m: p.objects.on_unheld(m),
     SettleParcels: lambda p, m: p.submitter.on_settle_parcels(m),
     RecallObjects: lambda p, m: p.objects.on_recall(m),
+    ObjectsLost: lambda p, m: p.objects.on_lost(m),
+    DropObjects: lambda p, m: p.objects.freeing.free(m.object_ids),
     RecallSlab: lambda p, m: p.objects.slabs.recalled(m),
     LogLines: lambda p, m: p.logs.arrived(m),
     Status: lambda p, m: p.questions.answered(m),
