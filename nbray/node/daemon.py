@@ -25,11 +25,12 @@ from nbray.core import lease_requests, worker_process
 from nbray.core.scheduler import Scheduler
 from nbray.core.workers import WorkerPool
 from nbray.events.schema import NODE, WORKER
-from nbray.model.errors import NbrayError, ProtocolError
+from nbray.model.errors import ProtocolError
 from nbray.model.limits import PROTOCOL_VERSION
 from nbray.model.resources import CPU, UNIT
 from nbray.node.control_plane import ControlPlane
 from nbray.node.event_feed import EventFeed
+from nbray.node.storage import available_memory, spill_plan
 from nbray.node.workers import WorkerExit, WorkerHandle, Workers
 from nbray.store.arena import Arena
 from nbray.store.budget import MemoryBudget
@@ -99,8 +100,9 @@ class NodeDaemon:
             lambda: {control.redis_pid},
         )  # fmt: skip
         self._store = StoreServer(
-            start.node_id, arena, budget.available, self._send_to, self._run_in_thread, self._loop.call_later,
-            writers_back=True,
+            start.node_id, arena, available_memory(start.store, budget), self._send_to,
+            self._supervisor.run_in_thread, self._loop.call_later, writers_back=not start.store.huge_pages,
+            plan=spill_plan(start.store, start.session_dir), tell=self._tell_people,
         )  # fmt: skip
         self._handlers: dict[type[Message], Callable[[Peer, Any], None]] = {
             Hello: self._on_hello,
@@ -485,16 +487,3 @@ class NodeDaemon:
             },
             "session_dir": start.session_dir,
         }  # fmt: skip
-
-    def _run_in_thread(
-        self, work: Callable[[], object], done: Callable[[BaseException | None], None]
-    ) -> None:
-        async def run() -> None:
-            try:
-                await self._loop.run_in_executor(None, work)
-            except (NbrayError, OSError) as exc:
-                done(exc)
-            else:
-                done(None)
-
-        self._supervisor.spawn("store backing", run())

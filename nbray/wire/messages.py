@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from nbray.model.store_plan import StorePlan
 from nbray.wire.base import Message, Value
 from nbray.wire.object_messages import (
     AbortObject,
@@ -113,7 +114,7 @@ class StartNode(Message):
     node_id: bytes
     node_incarnation: int
     resources: dict[str, int]
-    store_capacity_bytes: int  # 0: a share of free memory
+    store: StorePlan
     redis_kind: str
     redis_location: str
     redis_origin: str

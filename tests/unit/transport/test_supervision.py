@@ -8,6 +8,10 @@ Never:      leaves a task running.
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
+
+import pytest
 
 from nbray.transport.supervision import Supervisor
 
@@ -149,5 +153,31 @@ def test_closing_without_work_returns_at_once() -> None:
 
         await parent.close()
         await parent.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("error", "crashed"), [(None, False), (OSError("no disk"), False), (RuntimeError("a bug"), True)]
+)
+def test_what_a_thread_did_is_told_and_only_bugs_are_crashes(error: Exception | None, crashed: bool) -> None:
+    async def story() -> None:
+        parent, crashes = supervisor()
+        told: list[BaseException | None] = []
+        loop_thread = threading.get_ident()
+
+        def work() -> None:
+            assert threading.get_ident() != loop_thread
+            if error is not None:
+                raise error
+
+        parent.run_in_thread(work, told.append)
+        deadline_s = time.monotonic() + 5
+        while not told and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.001)
+        await parent.close()
+
+        assert told == [error]
+        assert bool(crashes) is crashed
 
     asyncio.run(story())
