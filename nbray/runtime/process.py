@@ -228,7 +228,7 @@ class Process:
 
     def _after_batch(self) -> None:
         self.submitter.after_batch()
-        self.objects.drain()
+        self.objects.after_batch()
 
     def _housekeeping(self, now_s: float) -> None:
         self.objects.drain()
