@@ -88,13 +88,14 @@ class Entry(msgspec.Struct, eq=False, gc=False):
 class ReferenceTable:
     """All entries of one process.
 
-    ``let_go`` lists own objects of which the directory must be told that this process holds them no more.
+    ``let_go`` lists own objects of which the directory must be told that this process holds them no more,
+    ``fresh`` what was borrowed and may have to be told.
     """
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Entry] = {}
         self.let_go: list[bytes] = []
-        self._fresh: list[Entry] = []
+        self.fresh: list[Entry] = []
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -212,9 +213,9 @@ class ReferenceTable:
 
     def take_fresh(self) -> list[Pair]:
         """Borrowed objects that the directory must be told of before anything else is let go of."""
-        if not self._fresh:
+        if not self.fresh:
             return []
-        fresh, self._fresh = self._fresh, []
+        fresh, self.fresh = self.fresh, []
         pairs = []
         for entry in fresh:
             if entry.told == FRESH:
@@ -267,7 +268,7 @@ class ReferenceTable:
     def _freshen(self, entry: Entry) -> None:
         if entry.owner is not None and entry.told == UNKNOWN:
             entry.told = FRESH
-            self._fresh.append(entry)
+            self.fresh.append(entry)
 
     def _let_go(self, entry: Entry) -> None:
         entry.told = LET_GO
