@@ -30,6 +30,7 @@ from nbray.wire.memory_messages import (
     DescribeEntries,
     EntriesDescribed,
     EntryFacts,
+    GetMemory,
     MemoryReport,
     ProcessFacts,
 )
@@ -60,7 +61,8 @@ def look(process: Process, *, with_names: bool = True) -> Memory:
     with process.loop.guard, process.loop.lock:
         process.objects.drain()
         own = describe(process)
-    report = process.memory_report()
+    report = process.ask(GetMemory)
+    assert isinstance(report, MemoryReport)
     if not with_names:
         return Memory(report, own, Names())
     home, locate = process.objects.home, _locator(process)
@@ -82,7 +84,8 @@ def describe(process: Process) -> ProcessFacts:
         chosen = heapq.nlargest(ENTRIES_MAX, chosen, key=size_of)
     tasks = tasks_by_argument(process.submitter.tasks.tasks.values())
     facts = [facts_of(entry, tasks.get(entry.object_id, [])) for entry in chosen]
-    return ProcessFacts(process.process_id, os.getpid(), process.role, process.running(), facts, left_out)
+    role = "worker" if process.address.endpoint else "driver"
+    return ProcessFacts(process.process_id, os.getpid(), role, process.running(), facts, left_out)
 
 
 # --- pure -------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def outputs(names: dict[str, Any], shell: Any) -> Iterator[Root]:
         yield Root(OUTPUT, name, names.get(name))
         yield Root(OUTPUT, name, getattr(hook, name, None))
     last = getattr(shell, "last_execution_result", None)
-    yield Root(OUTPUT, "the last cell's result", getattr(last, "result", None))
+    yield Root(OUTPUT, "_", getattr(last, "result", None))
 
 
 def tracebacks(shell: Any) -> Iterator[Root]:
