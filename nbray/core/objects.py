@@ -323,6 +323,19 @@ class ObjectTable:
             ),
         }
 
+    def newest_copies(self) -> list[tuple[bytes, bytes, Copy]]:
+        """(object, owner, copy) of each object that has one."""
+        known = [(object_id, entry.owner, _copies(entry)) for object_id, entry in self._objects.items()]
+        return [(object_id, owner, copies[0]) for object_id, owner, copies in known if copies]
+
+    def pins(self) -> dict[bytes, list[tuple[bytes, int]]]:
+        """Who reads each object, and how often it said so."""
+        found: dict[bytes, list[tuple[bytes, int]]] = {}
+        for process, pins in self._pinned.items():
+            for object_id, number in pins.items():
+                found.setdefault(object_id, []).append((process, number))
+        return found
+
     def largest(self, n: int) -> list[Holding]:
         """The ``n`` objects that take most space, all their copies together."""
         sizes = (

@@ -26,7 +26,7 @@ HOLDERS_SHOWN = 3
 _CELL_MAX_CHARS = 200
 _OUTPUT = re.compile(r"Out\[\d+\]|_+")
 
-_COLUMNS = ("object", "size", "state", "held by", "made by")
+_COLUMNS = ("object", "size", "state", "place", "held by", "made by")
 
 
 class Memory(View):
@@ -122,7 +122,8 @@ class Memory(View):
         cells = [
             short(bytes.fromhex(row["object"])),
             "" if row["size_bytes"] is None else size(row["size_bytes"]),
-            _state(row),
+            row["state"],
+            row["place"],
             _holders(row["holders"], most),
             origin_words(row["origin"]),
         ]
@@ -209,14 +210,6 @@ def _holders(holders: Sequence[Mapping[str, Any]], most: int | None) -> str:
         return "\n".join(words) or "nobody known"
     more = len(words) - most
     return ", ".join(words[:most] + ([f"{more} more"] if more > 0 else [])) or "nobody known"
-
-
-def _state(row: Mapping[str, Any]) -> str:
-    places = {"owner": "memory of its owner", "store": "store", "disk": "disk"}
-    place = places.get(row["place"], "")
-    if not place or row["state"] in ("in store", "spilled"):
-        return str(row["state"])
-    return f"{row['state']}, {place}" if row["state"] != "inline" else f"inline, {place}"
 
 
 def _remedy(row: Mapping[str, Any]) -> str:

@@ -24,12 +24,14 @@ from __future__ import annotations
 import errno
 import mmap
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from nbray.core import holds
 from nbray.core.allocator import LARGE_BYTES, Allocator, Extent
 from nbray.core.holds import HoldTable
 from nbray.core.objects import Command, Holding, ObjectTable, Release
+from nbray.core.overview import overview
 from nbray.core.slabs import Holder, Slabs
 from nbray.store import refusals
 from nbray.store.arena import Arena
@@ -119,6 +121,7 @@ class StoreServer:
         self._allocator = Allocator(arena.capacity_bytes, mmap.PAGESIZE)
         self._table = ObjectTable(node_id)
         self._holds = HoldTable()
+        self.overview = partial(overview, self._table, self._holds)
         self._slabs = Slabs(self._allocator)
         self._waiting: dict[tuple[bytes, bytes], _Creation] = {}  # for room, oldest first
         self._backing: dict[int, bool] = {}  # generation -> released meanwhile
@@ -140,9 +143,7 @@ class StoreServer:
             HoldObjects: lambda process, m: self._holds.hold(process, m.held),
             ReleaseHolds: lambda process, m: self._borrow(self._holds.release, process, m.object_ids),
             SendParcel: lambda process, m: self._holds.send_parcel(process, m.parcel_id, m.receiver, m.held),
-            EndParcels: lambda process, m: self._borrow(
-                self._holds.end_parcels, process, m.sender, m.parcel_ids
-            ),
+            EndParcels: lambda by, m: self._borrow(self._holds.end_parcels, by, m.sender, m.parcel_ids),
             ParcelsSettled: lambda process, m: self._borrow(self._holds.settled, process, m.sender),
             LetGo: lambda process, m: self._borrow(self._holds.let_go, process, m.object_ids),
         }
@@ -454,18 +455,11 @@ class StoreServer:
     def _give_up(self, creation: _Creation) -> None:
         if self._waiting.get(creation.key) is creation:
             del self._waiting[creation.key]
-            books = self._allocator
-            self._fail(
-                creation,
-                "full",
-                refusals.full(
-                    creation.size_bytes,
-                    books.used_bytes,
-                    books.capacity_bytes,
-                    books.largest_free(),
-                    self.largest(LARGEST_NAMED),
-                ),
+            books, largest = self._allocator, self.largest(LARGEST_NAMED)
+            text = refusals.full(
+                creation.size_bytes, books.used_bytes, books.capacity_bytes, books.largest_free(), largest
             )
+            self._fail(creation, "full", text)
 
     def _fail(self, creation: _Creation, reason: str, text: str) -> None:
         self._send(creation.writer, CreateFailed(creation.object_id, reason, text))
