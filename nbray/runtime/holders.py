@@ -24,7 +24,16 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from nbray.runtime.refs import Home, ObjectRef
-from nbray.runtime.roots import OUTPUT, TRACEBACK, VARIABLE, Root, args_of, frames_of_exception, locals_of
+from nbray.runtime.roots import (
+    MACHINERY,
+    OUTPUT,
+    TRACEBACK,
+    VARIABLE,
+    Root,
+    args_of,
+    frames_of_exception,
+    locals_of,
+)
 
 #: How long the walk may take.
 BUDGET_S = 0.2
@@ -275,8 +284,9 @@ def _attributes_of(kind: type, value: Any) -> Any:
     if issubclass(kind, type):
         own = type.__dict__["__dict__"].__get__(value)
         return own if own.get("__module__") == "__main__" else None
-    if kind.__module__.partition(".")[0] == "nbray" and kind.__name__ != "RemoteFunction":
-        return None  # ours: what it holds has names of its own
+    package = str(kind.__module__).partition(".")[0]
+    if package in MACHINERY or (package == "nbray" and kind.__name__ != "RemoteFunction"):
+        return None  # a shell's, or ours: what it holds has names of its own
     for base in type.__dict__["__mro__"].__get__(kind):
         slot = type.__dict__["__dict__"].__get__(base).get("__dict__")
         if slot is not None:

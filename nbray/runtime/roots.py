@@ -22,12 +22,17 @@ VARIABLE, OUTPUT, TRACEBACK = "variable", "output", "traceback"
 UNDERSCORES = ("_", "__", "___")
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _CACHED = re.compile(r"_i*\d*|_i+|_[iod]h")  # IPython's own: _, __, _3, _i, _ii, _i3, _oh, _ih, _dh
+_NUMBERED = re.compile(r"_\d+")
 _NOT_VARIABLES = frozenset(
     {"In", "Out", "__", "___", "get_ipython", "exit", "quit", "open", "__builtins__", "__builtin__"}
 )
-#: Packages whose running functions hold what they are handing on, under names that tell nobody anything.
-_MACHINERY = frozenset({"IPython", "ipykernel", "asyncio", "tornado", "traitlets", "zmq", "concurrent"})
-_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+#: Packages whose functions and instances hold what they hand on, under names that tell nobody anything.
+MACHINERY = frozenset({"IPython", "ipykernel", "asyncio", "tornado", "traitlets", "zmq", "concurrent"})
+_INSTALLED = (
+    f"{os.sep}site-packages{os.sep}",
+    f"{os.sep}dist-packages{os.sep}",
+    os.path.dirname(os.__file__) + os.sep,
+)
 
 
 class Root(NamedTuple):
@@ -45,15 +50,15 @@ def roots() -> Iterator[Root]:
     names = shell.user_ns if shell is not None else sys.modules["__main__"].__dict__
     yield from variables(names, shell is not None)
     for frame in _running_frames():
-        where = f" in {frame.f_code.co_name}()"
-        for name, value in locals_of(frame).items():
-            yield Root(VARIABLE, name, value, where)
+        yield from _variables_of(frame, VARIABLE)
     yield from outputs(names, shell)
     yield from tracebacks(shell)
     for module_name, module in list(sys.modules.items()):
         if _is_users(module_name, module):
             for name, value in list(module.__dict__.items()):
-                if not isinstance(value, (types.ModuleType, types.FunctionType, type)):
+                if not name.startswith("__") and not isinstance(
+                    value, (types.ModuleType, types.FunctionType, type)
+                ):
                     yield Root(VARIABLE, f"{module_name}.{name}", value)
 
 
@@ -82,10 +87,15 @@ def outputs(names: dict[str, Any], shell: Any) -> Iterator[Root]:
     if isinstance(cached, dict):
         for number, value in list(cached.items()):
             yield Root(OUTPUT, f"Out[{number}]", value)
-    hook = getattr(shell, "displayhook", None)
+    hook, hidden = getattr(shell, "displayhook", None), getattr(shell, "user_ns_hidden", {})
     for name in UNDERSCORES:
         yield Root(OUTPUT, name, names.get(name))
         yield Root(OUTPUT, name, getattr(hook, name, None))
+        yield Root(OUTPUT, name, hidden.get(name))
+    for space in (names, hidden):
+        for name, value in list(space.items()):
+            if isinstance(name, str) and _NUMBERED.fullmatch(name):
+                yield Root(OUTPUT, f"Out[{name[1:]}]", value)
     last = getattr(shell, "last_execution_result", None)
     yield Root(OUTPUT, "_", getattr(last, "result", None))
 
@@ -96,9 +106,7 @@ def tracebacks(shell: Any) -> Iterator[Root]:
     for frame in _frames_of_last_errors(shell):
         if id(frame) not in seen:
             seen.add(id(frame))
-            where = f" in {frame.f_code.co_name}()"
-            for name, value in locals_of(frame).items():
-                yield Root(TRACEBACK, name, value, where)
+            yield from _variables_of(frame, TRACEBACK)
     for error in last_errors(shell):
         yield Root(TRACEBACK, "args", args_of(error), f" of {type(error).__name__}")
 
@@ -162,10 +170,19 @@ def _running_frames() -> Iterator[types.FrameType]:
             if (
                 code.co_flags & inspect.CO_OPTIMIZED
                 and not code.co_filename.startswith(_OURS)
-                and package not in _MACHINERY
+                and package not in MACHINERY
             ):
                 yield frame
             frame = frame.f_back
+
+
+def _variables_of(frame: types.FrameType, kind: str) -> Iterator[Root]:
+    where = f" in {frame.f_code.co_name}()"
+    for name, value in locals_of(frame).items():
+        if (
+            name.isidentifier()
+        ):  # else a tool made it up: comprehensions have a .0, rewritten asserts an @py_assert1
+            yield Root(kind, name, value, where)
 
 
 def locals_of(frame: types.FrameType) -> dict[str, Any]:

@@ -4,8 +4,8 @@ Called by:  nbray.jupyter (``drop``).
 Imports:    nbray.api.looking, nbray.observe, IPython.
 Never:      touches a variable of the user's that was not named.
 
-A value that a cell returned is kept in many places (``Out``, ``_3``, ``_``, the display hook, the result of
-the last cell), and the last error in as many, each of which holds what it refers to.
+A value that a cell returned is kept in many places (``Out``, ``_3``, ``_``, a copy of these that the shell
+keeps, the display hook, the result of the last cell), and the last error in as many.
 """
 
 from __future__ import annotations
@@ -98,8 +98,9 @@ def _drop(shell: InteractiveShell, name: str, number: int | None) -> None:
 
 def _drop_output(shell: InteractiveShell, number: int) -> None:
     value = shell.user_ns["_oh"].pop(number, None)
-    if shell.user_ns.get(f"_{number}") is value:
-        shell.user_ns.pop(f"_{number}", None)
+    for names in (shell.user_ns, shell.user_ns_hidden):
+        if names.get(f"_{number}") is value:
+            names.pop(f"_{number}", None)
     for name in UNDERSCORES:
         if shell.user_ns.get(name) is value or getattr(shell.displayhook, name, None) is value:
             _drop_underscores(shell, name)
@@ -110,8 +111,9 @@ def _drop_underscores(shell: InteractiveShell, name: str) -> None:
     """As the shell does when it forgets its outputs: the name stays, with an empty text."""
     value: Any = getattr(shell.displayhook, name, None)
     setattr(shell.displayhook, name, "")
-    if name in shell.user_ns:
-        shell.user_ns[name] = ""
+    for names in (shell.user_ns, shell.user_ns_hidden):
+        if name in names:
+            names[name] = ""
     if not any(kept is value for kept in shell.user_ns.get("_oh", {}).values()):
         _drop_result(shell, value)
 

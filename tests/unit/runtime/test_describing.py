@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import nbray
 from nbray.core.references import Away, Entry
 from nbray.core.tasks import Task, TaskSpec
 from nbray.model.errors import OwnerDiedError, UnreconstructableError
@@ -103,7 +104,7 @@ def test_the_line_that_made_an_object_is_told() -> None:
 
 def test_our_own_lines_are_no_lines_of_the_users() -> None:
     namespace: dict[str, Any] = {"here": here}
-    ours = __import__("nbray").__file__
+    ours = nbray.__file__ or ""
     exec(compile("def put(place): return here(place, 1)", ours, "exec"), namespace)
 
     site = namespace["put"](Place("", 0))

@@ -43,6 +43,8 @@ class Holder:
     def __init__(self, **attributes: Any) -> None:
         self.__dict__.update(attributes)
 
+    def method(self) -> None: ...
+
 
 class Slotted:
     __slots__ = ("ref",)
@@ -80,7 +82,7 @@ def closure_over(value: Any) -> Callable[[], Any]:
         (lambda r: functools.partial(print, r), "x.args[0]"),
         (lambda r: functools.partial(print, end=r), "x.keywords['end']"),
         (closure_over, "x (closure: value)"),
-        (lambda r: Holder(get=r).__init__, "x.__self__.get"),
+        (lambda r: Holder(get=r).method, "x.__self__.get"),
         (lambda r: np.array([None, r], object), "x[1]"),
         (lambda r: {"k" * 100: r}, "x['kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk...]"),
     ],
