@@ -15,9 +15,11 @@ from nbray.core.references import KNOWN, Away, Entry, Pair, ReferenceTable
 from nbray.core.tasks import Task
 from nbray.model.errors import NbrayError, OwnerDiedError, UnreconstructableError
 from nbray.runtime.creating import Creating, full_error
+from nbray.runtime.freeing import Freeing
 from nbray.runtime.loop import Loop
 from nbray.runtime.promotion import Promotions
 from nbray.runtime.reading import Reading
+from nbray.runtime.recomputing import Recomputing
 from nbray.runtime.refs import Home, ObjectRef, make_ref
 from nbray.runtime.serialization import value_kind
 from nbray.runtime.slabs import SlabWriter
@@ -34,6 +36,7 @@ from nbray.wire.object_messages import (
     ObjectCreated,
     ObjectGone,
     ObjectReady,
+    ObjectsLost,
     ObjectsYielded,
     RecallObjects,
     ReleaseHolds,
@@ -73,10 +76,11 @@ class Objects:
         )
         #: Objects that tasks use which were pushed to workers: their bytes stay where they are.
         self.in_use: Callable[[], Collection[bytes]] = tuple
-        #: The value of an own object is lost: True if it will come again.
-        self.recompute: Callable[[Entry], bool] = lambda _entry: False
+        #: How own objects were made, to make lost ones again.
+        self.recomputing: Recomputing | None = None
         #: Processes whose holds the directory hears of at once; workers say it when their task is over.
         self.says_at_once = True
+        self.freeing = Freeing(self, tell_daemon)
         self._loop = loop
         self._process_id = process_id
         self._tell_daemon = tell_daemon
@@ -169,6 +173,8 @@ class Objects:
                 self.release(freed)
         if self.says_at_once and self.table.fresh:
             self.say_fresh()
+        if self.freeing.condemned:
+            self.freeing.advance()
 
     def release_arguments(self, object_ids: Sequence[bytes]) -> None:
         """A task that held these is over. Lock held."""
@@ -205,27 +211,23 @@ class Objects:
         """Nothing here holds these entries any more. Lock held."""
         own, pinned, held = [], [], []
         for entry in freed:
-            kind = type(entry.value)
+            if entry.pinned:
+                pinned.append(entry.object_id)
             if entry.owner is not None:
                 if entry.told == KNOWN:
                     held.append(entry.object_id)
-            elif kind is Descriptor or kind is Away:
+            elif type(entry.value) in _STORED:
                 own.append(entry.object_id)
-            if entry.pinned:
-                pinned.append(entry.object_id)
         let_go = self.table.take_let_go()
-        if not (own or pinned or held or let_go):
-            return
-        if self.table.fresh:
+        if own or pinned or held or let_go:
             self.say_fresh()
-        if own:
-            self._tell_daemon(FreeObjects(own))
-        if pinned:
-            self._tell_daemon(UnpinObjects(pinned))
-        if held:
-            self._tell_daemon(ReleaseHolds(held))
-        if let_go:
-            self._tell_daemon(LetGo(let_go))
+            for kind, object_ids in (
+                (FreeObjects, own), (UnpinObjects, pinned), (ReleaseHolds, held), (LetGo, let_go),
+            ):  # fmt: skip
+                if object_ids:
+                    self._tell_daemon(kind(object_ids))
+            if own and self.recomputing is not None:
+                self.recomputing.gone(own)
 
     def on_unheld(self, message: Unheld) -> None:
         """Nobody else holds these own objects. Lock held."""
@@ -344,15 +346,38 @@ class Objects:
         entry.asked = False
         if message.reason == "owner_died":
             self._lose(entry, OwnerDiedError(message.object_id))
-        elif message.reason == "freed" or entry.owner is not None or not self.recompute(entry):
-            why = _WHY_GONE.get(message.reason, message.reason)
-            self._lose(entry, UnreconstructableError(message.object_id, why=why))
+        elif entry.owner is None:
+            self._make_again(entry, message.reason)
+        else:
+            self._lose(entry, _lost(message.object_id, message.reason))
+
+    def on_lost(self, message: ObjectsLost) -> None:
+        """Others ask for these own objects, whose bytes are gone. Lock held."""
+        for object_id in message.object_ids:
+            entry = self.table.entries.get(object_id)
+            if entry is None:
+                self._tell_daemon(FreeObjects([object_id]))  # so that nobody waits for it
+            elif type(entry.value) is Away and not entry.asked:  # else we hear of it as they do
+                self._make_again(entry, "lost")
+
+    def _make_again(self, entry: Entry, reason: str) -> None:
+        """Its bytes are gone: run its task again, or say why not."""
+        obstacle = ""
+        if reason != "freed" and self.recomputing is not None:
+            obstacle = self.recomputing.recompute(entry)
+            if not obstacle:
+                return
+        self._lose(entry, _lost(entry.object_id, reason, obstacle))
 
     def _lose(self, entry: Entry, error: NbrayError) -> None:
+        self.forget_value(entry)
+        self.deliver_to(entry, serialize_system_error(error), True)
+
+    def forget_value(self, entry: Entry) -> None:
+        """Its bytes are gone for good. Lock held."""
         if type(entry.value) is Away:
             self.away -= 1
             entry.value = None
-        self.deliver_to(entry, serialize_system_error(error), True)
 
     # --- room --------------------------------------------------------------------------------------
 
@@ -413,8 +438,14 @@ class Objects:
         self.creating.end()
 
 
+_STORED = (Descriptor, Away)
 _WHY_GONE = {
-    "freed": "it was freed",
-    "evicted": "it was evicted to make room",
-    "lost": "its copy on the disk is damaged",
+    "freed": "It was freed",
+    "evicted": "It was evicted to make room",
+    "lost": "Its copy on the disk is damaged",
 }
+
+
+def _lost(object_id: bytes, reason: str, obstacle: str = "") -> UnreconstructableError:
+    why = _WHY_GONE.get(reason, reason)
+    return UnreconstructableError(object_id, why=f"{why}, and {obstacle}." if obstacle else f"{why}.")

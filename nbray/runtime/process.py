@@ -71,9 +71,11 @@ from nbray.wire.messages import (
 )
 from nbray.wire.object_messages import (
     CreateFailed,
+    DropObjects,
     ObjectCreated,
     ObjectGone,
     ObjectReady,
+    ObjectsLost,
     ObjectsPinned,
     PinObjects,
     RecallObjects,
@@ -170,6 +172,7 @@ class Process:
                 )
             self.objects.fail_all(self.failure)
         serve_references(None, None, None)
+        set_reference_hooks(ObjectRef, ObjectRef.__reduce__)
         custom_serializers.forget_all()
         self.loop.close()
 
@@ -177,6 +180,7 @@ class Process:
         """This is a forked child: be inert. The parent's session is not ours to use or to end."""
         self.failure = ForkedProcessError()
         serve_references(None, None, None)
+        set_reference_hooks(ObjectRef, ObjectRef.__reduce__)
         self._daemon = None
         self.loop.abandon()
         if self.objects.mapping is not None:
@@ -410,6 +414,11 @@ class Process:
             raise self._lost()
         return ref
 
+    def free(self, object_ids: list[bytes]) -> None:
+        """Free objects by force; see ``nbray.internal.free``."""
+        with self.loop.guard, self.loop.lock:
+            self.objects.freeing.free(object_ids)
+
     def _why(self, entry: Entry) -> str:
         """What an object that is not ready waits for, for the text of a timeout."""
         task = self.submitter.tasks.tasks.get(entry.object_id[: ids.TASK_ID_BYTES])
@@ -480,6 +489,8 @@ _HANDLERS: dict[type[Message], Callable[[Process, Any], None]] = {
     Unheld: lambda p, m: p.objects.on_unheld(m),
     SettleParcels: lambda p, m: p.submitter.on_settle_parcels(m),
     RecallObjects: lambda p, m: p.objects.on_recall(m),
+    ObjectsLost: lambda p, m: p.objects.on_lost(m),
+    DropObjects: lambda p, m: p.objects.freeing.free(m.object_ids),
     RecallSlab: lambda p, m: p.objects.slabs.recalled(m),
     LogLines: lambda p, m: p.logs.arrived(m),
     Status: lambda p, m: p.questions.answered(m),

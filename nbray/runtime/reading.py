@@ -22,6 +22,19 @@ if TYPE_CHECKING:
     from nbray.runtime.objects import Objects
 
 
+class _Reader:
+    """Counts as a view while its owner's bytes are looked at; goes with the frame that holds it."""
+
+    __slots__ = ("_object_id", "_reading")
+
+    def __init__(self, reading: Reading, object_id: bytes) -> None:
+        self._reading = reading
+        self._object_id = object_id
+
+    def __del__(self) -> None:
+        self._reading.close_view(self._object_id)
+
+
 class Reading:
     """The readers of one process. ``closed`` lists objects of which a view was closed, once for each."""
 
@@ -42,69 +55,76 @@ class Reading:
                 raise deserialize_error(value)
             return deserialize(value)
         outline = entry.outline
-        descriptor = self._begin_reading(entry, 1 if outline is None else len(outline.extents) or 1)
-        if descriptor is None:
-            return self.load(entry)  # it turned into an error
-        if outline is None or not outline.extents:
-            try:
-                return self._load_first(entry, descriptor)
-            finally:
-                self._close_view(entry.object_id)
-        pickled, extents = outline
-        return deserialize_outlined(pickled, self._views(entry.object_id, descriptor, extents))
+        if outline is not None and outline.extents:
+            buffers = self._open(entry, outline.extents)
+            return self.load(entry) if buffers is None else deserialize_outlined(outline.pickled, buffers)
+        reader = self._open(entry, None)
+        return self.load(entry) if reader is None else self._load_first(entry, reader)
 
-    def _load_first(self, entry: Entry, descriptor: Descriptor) -> Any:
-        assert self._objects.mapping is not None
+    def _load_first(self, entry: Entry, reader: list[Any]) -> Any:
+        """Read a value whose parts are not known yet; the reader keeps its bytes where they are."""
+        descriptor = entry.value
+        assert type(descriptor) is Descriptor and reader and self._objects.mapping is not None
         data = self._objects.mapping.readable(descriptor)
         outline = entry.outline = outline_of(data)
         if outline is None:
-            return deserialize(data, wrap_buffer=partial(self._open_view, entry, descriptor))
-        buffers = [self._open_view(entry, descriptor, at, length) for at, length in outline.extents]
-        return deserialize_outlined(outline.pickled, buffers)
+            return deserialize(data, wrap_buffer=lambda at, length: self._view(entry, at, length))
+        return deserialize_outlined(outline.pickled, self._open(entry, outline.extents) or [])
 
-    def _begin_reading(self, entry: Entry, views: int) -> Descriptor | None:
-        """Open so many views of it: its bytes stay where they are. None if it failed instead."""
-        loop = self._loop
+    def _view(self, entry: Entry, at: int, length: int) -> Any:
+        views = self._open(entry, [(at, length)])
+        assert views is not None  # a reader keeps it
+        return views[0]
+
+    def _open(self, entry: Entry, extents: list[tuple[int, int]] | None) -> list[Any] | None:
+        """Views of these parts, or a reader: from now on its bytes stay where they are.
+
+        Whatever is on the disk is brought back. None if it turned into an error instead. All that counts
+        as a view is an object before Ctrl-C can be raised, so that nothing stays open.
+        """
+        loop, table = self._loop, self._objects.table
         with loop.guard:
             while True:
                 with loop.lock:
                     value = entry.value
                     if type(value) is Descriptor:
-                        self._objects.table.open_views(entry, views)
-                        return value
+                        table.open_views(entry, 1 if extents is None else len(extents))
+                        break
                     if type(value) is bytes:
                         return None
                     waiter = Waiter(spins=True)
                     self._objects.await_entries([entry], waiter)
-                try:
-                    while not loop.wait(waiter) and loop.guard.deliver():
-                        pass  # a handler of the user's own that returns lets the wait go on
-                finally:
-                    if not waiter.done:
-                        with loop.lock:
-                            self._objects.forget_waiter([entry], waiter)
+                self._wait(entry, waiter)
+            if extents is None:
+                return [_Reader(self, entry.object_id)]
+            return self._views(entry.object_id, value.offset, extents)
 
-    def _views(self, object_id: bytes, descriptor: Descriptor, extents: list[tuple[int, int]]) -> list[Any]:
+    def _wait(self, entry: Entry, waiter: Waiter) -> None:
+        loop = self._loop
+        try:
+            while not loop.wait(waiter) and loop.guard.deliver():
+                pass  # a handler of the user's own that returns lets the wait go on
+        finally:
+            if not waiter.done:
+                with loop.lock:
+                    self._objects.forget_waiter([entry], waiter)
+
+    def _views(self, object_id: bytes, base: int, extents: list[tuple[int, int]]) -> list[Any]:
         """Views that are counted already."""
-        assert self._objects.mapping is not None
+        mapping = self._objects.mapping
+        assert mapping is not None
         views: list[Any] = []
-        closed = partial(self._close_view, object_id)
+        closed = partial(self.close_view, object_id)
         try:
             for at, length in extents:
-                views.append(self._objects.mapping.exporter(descriptor.offset + at, length, closed))
+                views.append(mapping.exporter(base + at, length, closed))
         except BaseException:
             for _ in extents[len(views) :]:
                 closed()
             raise
         return views
 
-    def _open_view(self, entry: Entry, descriptor: Descriptor, offset: int, length: int) -> Any:
-        with self._loop.guard:
-            with self._loop.lock:
-                self._objects.table.open_views(entry, 1)
-            return self._views(entry.object_id, descriptor, [(offset, length)])[0]
-
-    def _close_view(self, object_id: bytes) -> None:
-        # Runs inside garbage collection, maybe under our own lock: append and wake, nothing else.
+    def close_view(self, object_id: bytes) -> None:
+        """Runs inside garbage collection, maybe under our own lock: append and wake, nothing else."""
         self.closed.append(object_id)
         self._loop.wake()

@@ -58,6 +58,8 @@ class Sharing:
 
     def reduce(self, ref: ObjectRef) -> tuple[Any, ...]:
         """What our own pickler makes of a reference; who called it looks after what is in ``refs``."""
+        if ref._home is NOWHERE:
+            return ref.__reduce__()
         if ref._home is not self._objects.home or self._host.failure is not None:
             self._check(ref)
         return rebuild, (ref._id, ref._owner)

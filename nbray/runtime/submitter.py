@@ -24,6 +24,7 @@ from nbray.runtime.functions import Exports
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
 from nbray.runtime.parcels import Parcels
+from nbray.runtime.recomputing import Recomputing
 from nbray.runtime.task_arguments import MANY, TaskArguments
 from nbray.runtime.worker_errors import worker_error
 from nbray.transport.channel import Channel
@@ -100,6 +101,7 @@ class Submitter:
         self.objects: Objects  # set by ``attach``: the two need each other
         self.parcels: Parcels
         self.arguments: TaskArguments
+        self.recomputing: Recomputing
         self.node_cpus = UNIT
         self._loop = loop
         self._address = address
@@ -119,6 +121,7 @@ class Submitter:
         self.parcels = Parcels(objects, self._tell_daemon)
         self.arguments = TaskArguments(objects, self.tasks, self.pool)
         objects.in_use = self.arguments.in_use
+        self.recomputing = objects.recomputing = Recomputing(objects, self)
 
     def _parallelism(self, shape: Shape) -> int:
         cpus = dict(shape).get("CPU", 0)
@@ -282,12 +285,8 @@ class Submitter:
         slowest_us = -1
         for answer in answers:
             task = self.tasks.current(answer.task_id, answer.attempt)
-            if task is None or lease is None:
+            if task is None or lease is None or not self.pool.answered(lease, task, now_s):
                 self._on_stale(link, answer, task)
-                continue
-            if not self.pool.answered(lease, task, now_s):
-                if answer.inner:
-                    self.parcels.end(link.process_id, answer)
                 continue
             slowest_us = max(slowest_us, answer.execution_us)
             if answer.log_sequence:
@@ -295,11 +294,14 @@ class Submitter:
             self.tasks.answered(task)
             if answer.failed and len(task.results) > 1:
                 # Some results may have been stored before another failed.
-                self._tell_daemon(FreeObjects([entry.object_id for entry in task.results]))
+                stored = [entry.object_id for entry in task.results if entry.value is None]
+                self._tell_daemon(FreeObjects(stored))
             if answer.inner:
                 self.parcels.take(link.process_id, answer, task)
             for entry, value in zip(task.results, answer.results):  # noqa: B905  # a keyword costs 0.1 us
                 deliver_to(entry, value, answer.failed)
+            if len(task.results) != 1 or type(value) is Descriptor:
+                self.recomputing.keep(task)
             if task.holds:
                 self.objects.release_arguments(task.holds)
         if lease is not None and slowest_us >= 0:
