@@ -173,13 +173,18 @@ class ReferenceTable:
     # --- references inside values ----------------------------------------------------------------
 
     def share(self, object_ids: Iterable[bytes]) -> list[Entry]:
-        """Their references are in a value that leaves this process; returns own ones, the first time."""
+        """Their references are in a value that leaves this process; returns own ones, the first time.
+
+        With a reference leave those that its object contains.
+        """
         shared = []
-        for object_id in object_ids:
-            entry = self.entries.get(object_id)
+        leaving = list(object_ids)
+        while leaving:  # not recursive: objects may contain each other in long chains
+            entry = self.entries.get(leaving.pop())
             if entry is not None and entry.owner is None and not entry.shared:
                 entry.shared = True
                 shared.append(entry)
+                leaving += entry.inner
         return shared
 
     def export(self, object_id: bytes) -> list[Entry]:
@@ -195,7 +200,7 @@ class ReferenceTable:
     def contain(self, outer: Entry, inner: Iterable[Pair], process_id: bytes) -> None:
         """The value of an own object has references to these in it: it holds them for as long as it lives.
 
-        Those of others become known here, if they were not.
+        Those of others become known here, if they were not. If the outer object is shared, share these.
         """
         found = []
         for object_id, owner in inner:

@@ -81,6 +81,7 @@ class Objects:
         #: Processes whose holds the directory hears of at once; workers say it when their task is over.
         self.says_at_once = True
         self.freeing = Freeing(self, tell_daemon)
+        self._unpins: list[bytes] = []  # what was copied as it came
         self._loop = loop
         self._process_id = process_id
         self._tell_daemon = tell_daemon
@@ -156,6 +157,8 @@ class Objects:
     def contain(self, outer: Entry, inner: Iterable[Pair]) -> None:
         """The value of an own object holds these references. Lock held."""
         self.table.contain(outer, inner, self._process_id)
+        if outer.shared:
+            self.share(outer.inner)
 
     def owner_of(self, entry: Entry) -> bytes:
         """The process that owns it."""
@@ -331,12 +334,21 @@ class Objects:
             self.provide(entry, descriptor)
             return
         data = self.mapping.readable(descriptor)
-        if value_kind(data) == "error":
-            entry.pinned = False  # errors are small, and wanted when there is no room
-            self.deliver_to(entry, bytes(data), True)
-            self._tell_daemon(UnpinObjects([descriptor.object_id]))
+        failed = value_kind(data) == "error"
+        if failed or descriptor.size_bytes <= _COPIED_BYTES:
+            # Errors are wanted also when there is no room; of others a view would cost more than a copy.
+            entry.pinned = False
+            self._unpins.append(descriptor.object_id)
+            self.deliver_to(entry, bytes(data), failed)
         else:
             self.deliver_to(entry, descriptor, False)
+
+    def after_batch(self) -> None:
+        """The messages of one read were dealt with. Lock held."""
+        if self._unpins:
+            unpins, self._unpins = self._unpins, []
+            self._tell_daemon(UnpinObjects(unpins))
+        self.drain()
 
     def on_gone(self, message: ObjectGone) -> None:
         """Lock held."""
@@ -439,6 +451,8 @@ class Objects:
 
 
 _STORED = (Descriptor, Away)
+#: Borrowed values up to this size are copied when they come.
+_COPIED_BYTES = 4096
 _WHY_GONE = {
     "freed": "It was freed",
     "evicted": "It was evicted to make room",
