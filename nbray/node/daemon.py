@@ -102,7 +102,7 @@ class NodeDaemon:
         )  # fmt: skip
         self._store = StoreServer(
             start.node_id, arena, budget.available, self._send_to, self._run_in_thread, self._loop.call_later,
-            writers_back=True,
+            writers_back=True, moved=self._events.object_moved,
         )  # fmt: skip
         self._describing = Describing(
             start.node_id, self._processes, self._send_to, self._loop.call_later, self._store.overview,
