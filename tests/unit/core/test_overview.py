@@ -9,6 +9,8 @@ import pytest
 from nbray.core import overview as module
 from nbray.core.allocator import Extent
 from nbray.core.holds import HoldTable
+from nbray.core.object_copies import OnDisk
+from nbray.core.object_moves import ObjectMoves
 from nbray.core.objects import ObjectTable
 from nbray.core.overview import overview
 from nbray.wire.memory_messages import StoredFacts
@@ -84,3 +86,51 @@ def test_of_many_the_largest_are_told_and_the_rest_are_counted(monkeypatch: pyte
 
     assert sorted(each.size_bytes for each in facts) == [7, 8, 9]
     assert left_out == 7
+
+
+def spilled(desk: Desk) -> ObjectMoves:
+    """X, sealed and written to the disk."""
+    moves = ObjectMoves(desk.table)
+    desk.create(X)
+    desk.seal(X)
+    desk.table.yielded(OWNER, [X], desk.out)
+    move = moves.spill(X, OnDisk(Extent(0, 4096, 1, ()), "/proc/1/fd/9"), desk.out)
+    assert move is not None
+    moves.written(move, 77, desk.out)
+    return moves
+
+
+def test_where_the_bytes_are_is_told() -> None:
+    desk = Desk()
+    told: list[tuple[bytes, str, int]] = []
+    desk.table.on_moved = lambda *facts: told.append(facts)
+
+    moves = spilled(desk)
+    assert (desk.stored()[X].state, desk.stored()[X].place) == ("spilled", "disk")
+    desk.table.get([(X, OWNER)], READER, desk.out)
+    move = moves.restore(X, Extent(8192, 4096, 2, ()), desk.out)
+    assert move is not None
+    moves.restored(move, desk.out)
+
+    assert (desk.stored()[X].state, desk.stored()[X].place) == ("in store", "store")
+    assert told == [(X, "spilled", 100), (X, "restored", 100)]
+
+
+def test_bytes_that_are_gone_are_told_with_their_reason() -> None:
+    desk = Desk()
+    told: list[tuple[bytes, str, int]] = []
+    desk.table.on_moved = lambda *facts: told.append(facts)
+    desk.create(Y, generation=3)
+    desk.seal(Y)
+    desk.table.yielded(OWNER, [Y], desk.out)
+
+    moves = spilled(desk)
+    moves.evict(Y, desk.out)
+    desk.table.get([(X, OWNER)], READER, desk.out)
+    move = moves.restore(X, Extent(8192, 4096, 2, ()), desk.out)
+    assert move is not None
+    moves.damaged(move, desk.out)
+
+    assert (desk.stored()[Y].state, desk.stored()[Y].place) == ("evicted", "")
+    assert (desk.stored()[X].state, desk.stored()[X].place) == ("lost", "")
+    assert told == [(X, "spilled", 100), (Y, "evicted", 100), (X, "lost", 100)]
