@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from nbray.core.allocator import Extent
 from nbray.core.object_commands import Command, Fetch, Holding, Release, ReleaseDisk, Tell
-from nbray.core.object_copies import Copy, Do, E, OnDisk, S
+from nbray.core.object_copies import TOLD, Copy, Do, E, OnDisk, S
 from nbray.core.object_records import Recency, Record, Waiters
 from nbray.wire.base import Descriptor
 from nbray.wire.object_messages import (
@@ -43,6 +43,8 @@ class ObjectTable:
     """
 
     def __init__(self, node_id: bytes) -> None:
+        #: Told, for people, that an object was "spilled", "restored", "evicted" or "lost", and its size.
+        self.on_moved: Callable[[bytes, str, int], object] = lambda _object_id, _state, _size_bytes: None
         self.recency = Recency()
         self.waiters = Waiters()
         self._node_id = node_id
@@ -318,6 +320,10 @@ class ObjectTable:
             "orphaned_bytes": sum(self._objects[object_id].memory_bytes for object_id in self._orphans),
         }
 
+    def records(self) -> list[Record]:
+        """All of them, to be looked at."""
+        return list(self._objects.values())
+
     def largest(self, n: int) -> list[Holding]:
         """The ``n`` objects that take most of the arena, all their copies together."""
         largest = heapq.nlargest(n, self._objects.values(), key=lambda record: record.memory_bytes)
@@ -336,6 +342,8 @@ class ObjectTable:
         self._count(copy, -1)
         do = copy.step(event)
         self._count(copy, 1)
+        if event in TOLD:
+            self.on_moved(record.object_id, TOLD[event], copy.size_bytes)
         if do is Do.PUBLISH:
             self._publish(record, copy, out)
         elif do is Do.SERVE:

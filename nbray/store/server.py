@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from nbray.core.holds import HoldTable
 from nbray.core.object_commands import Command, Holding
 from nbray.core.object_moves import ObjectMoves
 from nbray.core.objects import ObjectTable
+from nbray.core.overview import overview
 from nbray.core.spilling import RoomMaker
 from nbray.store.arena import Arena
 from nbray.store.creating import Creations
@@ -86,6 +88,7 @@ class StoreServer:
         plan: what becomes of objects when the store is full.
         tell: says something to people.
         clock: seconds since some moment.
+        moved: told of each object that was "spilled", "restored", "evicted" or "lost", with its size.
     """
 
     def __init__(
@@ -101,12 +104,15 @@ class StoreServer:
         plan: SpillPlan = NO_SPILLING,
         tell: Callable[[str], object] = lambda _text: None,
         clock: Callable[[], float] = time.monotonic,
+        moved: Callable[[bytes, str, int], object] = lambda _object_id, _state, _size_bytes: None,
     ) -> None:
         file = SpillFile(plan.directory, plan.limit_bytes) if plan.directory is not None else None
         self._send = send
         self._space = Space(arena, available)
         self._table = ObjectTable(node_id)
+        self._table.on_moved = moved
         self._holds = HoldTable()
+        self.overview = partial(overview, self._table, self._holds)
         self._perform = Performer(self._space, send)
         moves = ObjectMoves(self._table)
         self._jobs = DiskJobs(

@@ -123,6 +123,7 @@ class Executor:
         self._limit = ThreadLimit()
         self._inner: Inner = ()  # references in the results of the task that ran
         process.objects.says_at_once = False  # but when a task is over
+        process.running = lambda: process.context.name if self._running is not None else ""
         self._log_sequence = 0
         self._log_reported = 0
         self._streams = (TaskStream("stdout", 1, self._emit), TaskStream("stderr", 2, self._emit))
