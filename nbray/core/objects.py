@@ -62,7 +62,7 @@ class Holding(NamedTuple):
 class _Object:
     """What the directory knows of one object ID while it has a copy."""
 
-    __slots__ = ("current", "freed", "inner", "lingering", "object_id", "owner", "pins", "writing")
+    __slots__ = ("current", "freed", "lingering", "object_id", "owner", "pins", "writing")
 
     def __init__(self, object_id: bytes, owner: bytes) -> None:
         self.object_id = object_id
@@ -74,7 +74,6 @@ class _Object:
         #: then the new one may let go of either first.
         self.pins = 0
         self.freed = False
-        self.inner: tuple[bytes, ...] = ()  # objects whose references are in its value
 
 
 class ObjectTable:
@@ -145,17 +144,12 @@ class ObjectTable:
         copy = entry.writing.get(writer) if entry is not None else None
         return self._describe(object_id, copy) if copy is not None else None
 
-    def seal(
-        self, object_id: bytes, writer: bytes, out: list[Command], inner: Iterable[tuple[bytes, bytes]] = ()
-    ) -> None:
+    def seal(self, object_id: bytes, writer: bytes, out: list[Command]) -> bool:
         """The writer is done; from now on the bytes never change and readers may see them.
 
-        ``inner``: the references in it, (object, owner).
+        False if nobody ever will: it was freed, its owner is dead, or it was sealed before.
         """
-        entry = self._objects.get(object_id)
-        if entry is not None and writer in entry.writing:
-            entry.inner = tuple([inner_id for inner_id, _owner in inner])
-        self._end_writing(object_id, writer, E.SEAL, out)
+        return self._end_writing(object_id, writer, E.SEAL, out)
 
     def abort(self, object_id: bytes, writer: bytes, out: list[Command]) -> None:
         """The writer gave up. Who waits goes on waiting: the owner retries, frees or dies."""
@@ -169,9 +163,8 @@ class ObjectTable:
         extent: Extent,
         size_bytes: int,
         out: list[Command],
-        inner: Iterable[tuple[bytes, bytes]] = (),
-    ) -> None:
-        """A writer made an object in space that it had already: created and sealed in one.
+    ) -> bool:
+        """A writer made an object in space that it had already: created and sealed in one. As ``seal``.
 
         The writer told others of it when it had sent us this message, and they may have been heard
         first: what they said of an object that was not here yet counts from now on.
@@ -181,12 +174,12 @@ class ObjectTable:
             entry is not None and (entry.owner != owner or writer in entry.writing)
         ):  # the latter two: not by our processes
             out.append(Release(extent))
-            return
+            return False
         was_freed = object_id in self._freed or (entry is not None and entry.freed)
         self.created(object_id, owner, writer, extent, size_bytes, out)
         if was_freed and owner not in self._lost:  # else nobody would ever free it again
             self.free([object_id], owner, out)
-        self.seal(object_id, writer, out, inner)
+        return self.seal(object_id, writer, out)
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -252,17 +245,20 @@ class ObjectTable:
 
     # --- ends ------------------------------------------------------------------------------------
 
-    def free(self, object_ids: Iterable[bytes], owner: bytes, out: list[Command]) -> None:
+    def free(self, object_ids: Iterable[bytes], owner: bytes, out: list[Command]) -> list[bytes]:
         """The owner says that nobody refers to these any more. Others cannot free them.
 
         A copy that is being written goes when it is sealed, a pinned one when its last pin goes.
+        Returns those that were the owner's to free.
         """
+        taken: list[bytes] = []
         if owner in self._lost:
-            return
+            return taken
         for object_id in object_ids:
             entry = self._objects.get(object_id)
             if entry is not None and entry.owner != owner:
                 continue
+            taken.append(object_id)
             _remember(self._freed, object_id, FREED_REMEMBERED)
             for reader, named in list(self._waiters.get(object_id, {}).items()):
                 if named == owner:
@@ -270,6 +266,7 @@ class ObjectTable:
             if entry is not None:
                 entry.freed = True
                 self._discard(entry, out)
+        return taken
 
     def abandon(self, object_id: bytes, out: list[Command]) -> None:
         """The owner of an object is dead, and nobody else holds it."""
@@ -277,14 +274,13 @@ class ObjectTable:
         if entry is not None:
             self._discard(entry, out)
 
-    def process_lost(self, process: bytes, out: list[Command]) -> dict[bytes, tuple[bytes, ...]]:
+    def process_lost(self, process: bytes, out: list[Command]) -> list[bytes]:
         """Undo what a dead process was doing: its waits, its writes, its pins, its ownership.
 
-        Returns the sealed objects that it owned, and what each contains: they are orphans, and stay until
-        they are abandoned.
+        Returns the sealed objects that it owned: they are orphans, and stay until they are abandoned.
         """
         if process in self._lost:
-            return {}
+            return []
         _remember(self._lost, process, LOST_REMEMBERED)
         for object_id in [o for o, readers in self._waiters.items() if process in readers]:
             self._forget_waiter(object_id, process)
@@ -294,14 +290,14 @@ class ObjectTable:
             self._unpin_early(object_id, process, self._early[object_id][process])
         for object_id, count in self._pinned.pop(process, Counter()).items():
             self._unpinned(self._objects[object_id], count, out)
-        orphans = {}
-        for object_id in self._owned.pop(process, set()):
+        orphans = []
+        for object_id in sorted(self._owned.pop(process, ())):
             entry = self._objects[object_id]
             if entry.current is not None:
-                orphans[object_id] = entry.inner
+                orphans.append(object_id)
             for copy in list(entry.writing.values()):
                 self._fire(entry, copy, E.DISCARD, out)
-        self._orphans |= orphans.keys()
+        self._orphans.update(orphans)
         self._dismiss_orphans(process, out)
         return orphans
 
@@ -351,11 +347,12 @@ class ObjectTable:
         for reader in self._waiters.pop(entry.object_id, {}):
             self._serve(entry, copy, reader, out)
 
-    def _end_writing(self, object_id: bytes, writer: bytes, event: E, out: list[Command]) -> None:
+    def _end_writing(self, object_id: bytes, writer: bytes, event: E, out: list[Command]) -> bool:
+        """True if readers may see it now."""
         entry = self._objects.get(object_id)
         copy = entry.writing.pop(writer, None) if entry is not None else None
         if entry is None or copy is None:
-            return
+            return False
         _discard(self._writing, writer, object_id)
         if event is E.SEAL:
             for process, count in self._early.pop(object_id, Counter()).items():
@@ -364,6 +361,7 @@ class ObjectTable:
             event = E.SEAL_PINNED if entry.pins else E.SEAL
         self._fire(entry, copy, event, out)
         self._forget_if_empty(entry)
+        return entry.current is copy
 
     def _discard(self, entry: _Object, out: list[Command]) -> None:
         event = E.DISCARD_PINNED if entry.pins else E.DISCARD

@@ -28,7 +28,6 @@ from typing import Any
 
 from nbray.core import holds
 from nbray.core.allocator import LARGE_BYTES, Allocator, Extent
-from nbray.core.holds import HoldTable
 from nbray.core.objects import Command, Holding, ObjectTable, Release
 from nbray.core.slabs import Holder, Slabs
 from nbray.store import refusals
@@ -118,7 +117,7 @@ class StoreServer:
         self._call_later = call_later
         self._allocator = Allocator(arena.capacity_bytes, mmap.PAGESIZE)
         self._table = ObjectTable(node_id)
-        self._holds = HoldTable()
+        self._holds = holds.HoldTable()
         self._slabs = Slabs(self._allocator)
         self._waiting: dict[tuple[bytes, bytes], _Creation] = {}  # for room, oldest first
         self._backing: dict[int, bool] = {}  # generation -> released meanwhile
@@ -234,7 +233,8 @@ class StoreServer:
             self._set_aside_bytes -= extent.cold_bytes
             self._allocator.backing_done(extent)
         out: list[Command] = []
-        self._table.seal(message.object_id, writer, out, message.inner)
+        if self._table.seal(message.object_id, writer, out):
+            self._holds.contain(message.object_id, message.inner)
         self._perform(out)
 
     def _on_abort(self, writer: bytes, message: AbortObject) -> None:
@@ -245,12 +245,13 @@ class StoreServer:
 
     def _on_free(self, owner: bytes, message: FreeObjects) -> None:
         if self._waiting:
-            freed = set(message.object_ids)
+            object_ids = set(message.object_ids)
             for creation in self._waiting.values():
-                creation.freed |= creation.owner == owner and creation.object_id in freed
+                creation.freed |= creation.owner == owner and creation.object_id in object_ids
         out: list[Command] = []
-        self._table.free(message.object_ids, owner, out)
+        freed = self._table.free(message.object_ids, owner, out)
         self._perform(out)
+        self._borrow(self._holds.freed, freed)
 
     def _on_get(self, reader: bytes, message: GetObjects) -> None:
         out: list[Command] = []
@@ -298,9 +299,8 @@ class StoreServer:
         if extent is None:
             return  # not by our processes
         out: list[Command] = []
-        self._table.adopted(
-            message.object_id, message.owner_id, writer, extent, message.size_bytes, out, message.inner
-        )
+        if self._table.adopted(message.object_id, message.owner_id, writer, extent, message.size_bytes, out):
+            self._holds.contain(message.object_id, message.inner)
         self._perform(out)
 
     def _on_request_slab(self, writer: bytes, message: RequestSlab) -> None:
