@@ -125,6 +125,7 @@ class StoreServer:
             self._slabs.recall_all,
         )  # fmt: skip
         self._slabs.is_contended = self._pressure.is_contended
+        self._slabs.contain = self._holds.contain
         self._creations = Creations(
             self._table, self._space, self._perform, self._pressure, self._jobs, run_in_thread, tell,
             writers_back=writers_back,
@@ -231,7 +232,8 @@ class StoreServer:
                 return
             self._space.written(descriptor.generation)
         out: list[Command] = []
-        self._table.seal(message.object_id, writer, out, message.inner)
+        if self._table.seal(message.object_id, writer, out):
+            self._holds.contain(message.object_id, message.inner)
         self._perform(out)
 
     def _on_abort(self, writer: bytes, message: AbortObject) -> None:
@@ -243,8 +245,9 @@ class StoreServer:
     def _on_free(self, owner: bytes, message: FreeObjects) -> None:
         self._creations.freed(message.object_ids, owner)
         out: list[Command] = []
-        self._table.free(message.object_ids, owner, out)
+        freed = self._table.free(message.object_ids, owner, out)
         self._perform(out)
+        self._borrow(self._holds.freed, freed)
 
     def _on_drop(self, _process: bytes, message: DropObjects) -> None:
         """Owners free their objects themselves; of orphans it is done here."""
@@ -259,7 +262,7 @@ class StoreServer:
             out: list[Command] = []
             self._table.abandon(object_id, out)
             self._perform(out)
-            self._borrow(self._holds.orphan_gone, object_id)
+            self._borrow(self._holds.freed, [object_id])
         for owner, object_ids in of.items():
             self._send(owner, DropObjects(object_ids))
 
