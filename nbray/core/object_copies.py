@@ -114,6 +114,14 @@ TABLE: dict[tuple[S, E], tuple[S, Do]] = {
 }
 # fmt: on
 
+#: What people are told of: where its bytes have gone.
+TOLD = {
+    E.DROP: "spilled",
+    E.READ: "restored",
+    E.EVICT: "evicted",
+    E.LOSE: "lost",
+}
+
 #: In these a current copy has bytes, somewhere.
 WITH_BYTES = frozenset({S.SEALED, S.SPILLING, S.SPILLED, S.RESTORING})
 

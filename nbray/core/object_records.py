@@ -23,7 +23,7 @@ class Record:
     """
 
     __slots__ = (
-        "current", "freed", "in_hand", "inner", "lingering", "object_id", "owner", "pins", "readers", "weak",
+        "current", "freed", "in_hand", "lingering", "object_id", "owner", "pins", "readers", "weak",
         "writing",
     )  # fmt: skip
 
@@ -38,7 +38,6 @@ class Record:
         self.in_hand = False  # of the owner
         self.freed = False
         self.weak = False  # may be evicted
-        self.inner: tuple[bytes, ...] = ()  # objects whose references are in its value
 
     @property
     def in_use(self) -> bool:

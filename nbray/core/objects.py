@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from nbray.core.allocator import Extent
 from nbray.core.object_commands import Command, Fetch, Holding, Release, ReleaseDisk, Tell
-from nbray.core.object_copies import Copy, Do, E, OnDisk, S
+from nbray.core.object_copies import TOLD, Copy, Do, E, OnDisk, S
 from nbray.core.object_records import Recency, Record, Waiters
 from nbray.wire.base import Descriptor
 from nbray.wire.object_messages import (
@@ -43,6 +43,8 @@ class ObjectTable:
     """
 
     def __init__(self, node_id: bytes) -> None:
+        #: Told, for people, that an object was "spilled", "restored", "evicted" or "lost", and its size.
+        self.on_moved: Callable[[bytes, str, int], object] = lambda _object_id, _state, _size_bytes: None
         self.recency = Recency()
         self.waiters = Waiters()
         self._node_id = node_id
@@ -113,17 +115,12 @@ class ObjectTable:
         copy = record.writing.get(writer) if record is not None else None
         return self._describe(object_id, copy) if copy is not None else None
 
-    def seal(
-        self, object_id: bytes, writer: bytes, out: list[Command], inner: Iterable[tuple[bytes, bytes]] = ()
-    ) -> None:
+    def seal(self, object_id: bytes, writer: bytes, out: list[Command]) -> bool:
         """The writer is done; from now on the bytes never change and readers may see them.
 
-        ``inner``: the references in it, (object, owner).
+        False if nobody ever will: it was freed, its owner is dead, or it was sealed before.
         """
-        record = self._objects.get(object_id)
-        if record is not None and writer in record.writing:
-            record.inner = tuple([inner_id for inner_id, _owner in inner])
-        self._end_writing(object_id, writer, E.SEAL, out)
+        return self._end_writing(object_id, writer, E.SEAL, out)
 
     def abort(self, object_id: bytes, writer: bytes, out: list[Command]) -> None:
         """The writer gave up. Who waits goes on waiting: the owner retries, frees or dies."""
@@ -137,11 +134,10 @@ class ObjectTable:
         extent: Extent,
         size_bytes: int,
         out: list[Command],
-        inner: Iterable[tuple[bytes, bytes]] = (),
         *,
         weak: bool = False,
-    ) -> None:
-        """A writer made an object in space that it had already: created and sealed in one.
+    ) -> bool:
+        """A writer made an object in space that it had already: created and sealed in one. As ``seal``.
 
         The writer told others of it when it had sent us this message, and they may have been heard
         first: what they said of an object that was not here yet counts from now on.
@@ -151,12 +147,12 @@ class ObjectTable:
             record is not None and (record.owner != owner or writer in record.writing)
         ):  # the latter two: not by our processes
             out.append(Release(extent))
-            return
+            return False
         was_freed = object_id in self._freed or (record is not None and record.freed)
         self.created(object_id, owner, writer, extent, size_bytes, out, weak=weak)
         if was_freed and owner not in self._lost:  # else nobody would ever free it again
             self.free([object_id], owner, out)
-        self.seal(object_id, writer, out, inner)
+        return self.seal(object_id, writer, out)
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -233,17 +229,20 @@ class ObjectTable:
 
     # --- ends ------------------------------------------------------------------------------------
 
-    def free(self, object_ids: Iterable[bytes], owner: bytes, out: list[Command]) -> None:
+    def free(self, object_ids: Iterable[bytes], owner: bytes, out: list[Command]) -> list[bytes]:
         """The owner says that nobody refers to these any more. Others cannot free them.
 
         A copy that is being written goes when it is sealed, a pinned one when its last pin goes.
+        Returns those that were the owner's to free.
         """
+        taken: list[bytes] = []
         if owner in self._lost:
-            return
+            return taken
         for object_id in object_ids:
             record = self._objects.get(object_id)
             if record is not None and record.owner != owner:
                 continue
+            taken.append(object_id)
             _remember(self._freed, object_id, FREED_REMEMBERED)
             for reader, named in self.waiters.of(object_id).items():
                 if named == owner:
@@ -252,6 +251,7 @@ class ObjectTable:
                 record.freed = True
                 record.in_hand = False
                 self._discard(record, out)
+        return taken
 
     def abandon(self, object_id: bytes, out: list[Command]) -> None:
         """The owner of an object is dead, and nobody else holds it."""
@@ -260,14 +260,13 @@ class ObjectTable:
             self._dismiss_all(object_id, "owner_died", out)
             self._discard(record, out)
 
-    def process_lost(self, process: bytes, out: list[Command]) -> dict[bytes, tuple[bytes, ...]]:
+    def process_lost(self, process: bytes, out: list[Command]) -> list[bytes]:
         """Undo what a dead process was doing: its waits, its writes, its pins, its ownership.
 
-        Returns the sealed objects that it owned, and what each contains: they are orphans, and stay until
-        they are abandoned.
+        Returns the sealed objects that it owned: they are orphans, and stay until they are abandoned.
         """
         if process in self._lost:
-            return {}
+            return []
         _remember(self._lost, process, LOST_REMEMBERED)
         self.waiters.process_lost(process)
         for object_id in list(self._writing.get(process, ())):
@@ -277,18 +276,18 @@ class ObjectTable:
         for object_id in list(self._pinned.get(process, ())):
             record = self._objects[object_id]
             self._unpin(record, process, record.readers[process], out)
-        orphans = {}
-        for object_id in self._owned.pop(process, set()):
+        orphans = []
+        for object_id in sorted(self._owned.pop(process, ())):
             record = self._objects[object_id]
             record.in_hand = False
             if record.has_bytes:
-                orphans[object_id] = record.inner
+                orphans.append(object_id)
                 for copy in list(record.writing.values()):
                     self.fire(record, copy, E.DISCARD, out)
             else:
                 self._discard(record, out)
             self._settle(record, out)
-        self._orphans |= orphans.keys()
+        self._orphans.update(orphans)
         for object_id, reader in self.waiters.of_owner(process):
             if object_id not in orphans:
                 self._dismiss(object_id, reader, "owner_died", out)
@@ -318,6 +317,10 @@ class ObjectTable:
             "orphaned_bytes": sum(self._objects[object_id].memory_bytes for object_id in self._orphans),
         }
 
+    def records(self) -> list[Record]:
+        """All of them, to be looked at."""
+        return list(self._objects.values())
+
     def largest(self, n: int) -> list[Holding]:
         """The ``n`` objects that take most of the arena, all their copies together."""
         largest = heapq.nlargest(n, self._objects.values(), key=lambda record: record.memory_bytes)
@@ -336,6 +339,8 @@ class ObjectTable:
         self._count(copy, -1)
         do = copy.step(event)
         self._count(copy, 1)
+        if event in TOLD:
+            self.on_moved(record.object_id, TOLD[event], copy.size_bytes)
         if do is Do.PUBLISH:
             self._publish(record, copy, out)
         elif do is Do.SERVE:
@@ -382,11 +387,12 @@ class ObjectTable:
         record.in_hand = record.owner not in self._lost
         self.serve_waiters(record, out)
 
-    def _end_writing(self, object_id: bytes, writer: bytes, event: E, out: list[Command]) -> None:
+    def _end_writing(self, object_id: bytes, writer: bytes, event: E, out: list[Command]) -> bool:
+        """True if readers may see it now."""
         record = self._objects.get(object_id)
         copy = record.writing.pop(writer, None) if record is not None else None
         if record is None or copy is None:
-            return
+            return False
         _discard(self._writing, writer, object_id)
         if event is E.SEAL:
             for process, count in self._early.pop(object_id, Counter()).items():
@@ -395,6 +401,7 @@ class ObjectTable:
             event = E.SEAL_PINNED if record.pins else E.SEAL
         self.fire(record, copy, event, out)
         self.forget_if_empty(record)
+        return record.current is copy
 
     def _discard(self, record: Record, out: list[Command]) -> None:
         event = E.DISCARD_PINNED if record.in_use else E.DISCARD

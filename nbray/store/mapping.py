@@ -81,6 +81,14 @@ class Mapping:
         """Where a byte of the arena lies in the writable mapping."""
         return self._address + offset
 
+    def read_address(self) -> int | None:
+        """Where the mapping begins that views are made over; None before the first view, and when closed."""
+        if self._numpy is None or self.file is None:
+            return None
+        first = self._numpy.frombuffer(self._readable, self._numpy.uint8, 1)
+        address: int = first.__array_interface__["data"][0]
+        return address
+
     def is_touched(self, offset: int, size_bytes: int) -> bool:
         """Whether this process has faulted these pages in; those at the two ends do not count.
 

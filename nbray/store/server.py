@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from nbray.core.holds import HoldTable
 from nbray.core.object_commands import Command, Holding
 from nbray.core.object_moves import ObjectMoves
 from nbray.core.objects import ObjectTable
+from nbray.core.overview import overview
 from nbray.core.spilling import RoomMaker
 from nbray.store.arena import Arena
 from nbray.store.creating import Creations
@@ -86,6 +88,7 @@ class StoreServer:
         plan: what becomes of objects when the store is full.
         tell: says something to people.
         clock: seconds since some moment.
+        moved: told of each object that was "spilled", "restored", "evicted" or "lost", with its size.
     """
 
     def __init__(
@@ -101,12 +104,15 @@ class StoreServer:
         plan: SpillPlan = NO_SPILLING,
         tell: Callable[[str], object] = lambda _text: None,
         clock: Callable[[], float] = time.monotonic,
+        moved: Callable[[bytes, str, int], object] = lambda _object_id, _state, _size_bytes: None,
     ) -> None:
         file = SpillFile(plan.directory, plan.limit_bytes) if plan.directory is not None else None
         self._send = send
         self._space = Space(arena, available)
         self._table = ObjectTable(node_id)
+        self._table.on_moved = moved
         self._holds = HoldTable()
+        self.overview = partial(overview, self._table, self._holds)
         self._perform = Performer(self._space, send)
         moves = ObjectMoves(self._table)
         self._jobs = DiskJobs(
@@ -119,6 +125,7 @@ class StoreServer:
             self._slabs.recall_all,
         )  # fmt: skip
         self._slabs.is_contended = self._pressure.is_contended
+        self._slabs.contain = self._holds.contain
         self._creations = Creations(
             self._table, self._space, self._perform, self._pressure, self._jobs, run_in_thread, tell,
             writers_back=writers_back,
@@ -225,7 +232,8 @@ class StoreServer:
                 return
             self._space.written(descriptor.generation)
         out: list[Command] = []
-        self._table.seal(message.object_id, writer, out, message.inner)
+        if self._table.seal(message.object_id, writer, out):
+            self._holds.contain(message.object_id, message.inner)
         self._perform(out)
 
     def _on_abort(self, writer: bytes, message: AbortObject) -> None:
@@ -237,8 +245,9 @@ class StoreServer:
     def _on_free(self, owner: bytes, message: FreeObjects) -> None:
         self._creations.freed(message.object_ids, owner)
         out: list[Command] = []
-        self._table.free(message.object_ids, owner, out)
+        freed = self._table.free(message.object_ids, owner, out)
         self._perform(out)
+        self._borrow(self._holds.freed, freed)
 
     def _on_drop(self, _process: bytes, message: DropObjects) -> None:
         """Owners free their objects themselves; of orphans it is done here."""
@@ -253,7 +262,7 @@ class StoreServer:
             out: list[Command] = []
             self._table.abandon(object_id, out)
             self._perform(out)
-            self._borrow(self._holds.orphan_gone, object_id)
+            self._borrow(self._holds.freed, [object_id])
         for owner, object_ids in of.items():
             self._send(owner, DropObjects(object_ids))
 

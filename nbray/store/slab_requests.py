@@ -8,7 +8,7 @@ Never:      waits for room: where there is none, there is no slab.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from nbray.core.allocator import Extent
 from nbray.core.object_commands import Command
@@ -31,6 +31,10 @@ class SlabRequests:
         run_in_thread: RunInThread,
     ) -> None:
         self.is_contended: Callable[[], bool] = lambda: False
+        #: Told of each adopted object which references are in it.
+        self.contain: Callable[[bytes, Iterable[tuple[bytes, bytes]]], object] = lambda _object_id, _inner: (
+            None
+        )
         self._table = table
         self._space = space
         self._perform = perform
@@ -65,10 +69,11 @@ class SlabRequests:
         if extent is None:
             return  # not by our processes
         out: list[Command] = []
-        self._table.adopted(
-            message.object_id, message.owner_id, writer, extent, message.size_bytes, out, message.inner,
-            weak=message.weak,
-        )  # fmt: skip
+        is_here = self._table.adopted(
+            message.object_id, message.owner_id, writer, extent, message.size_bytes, out, weak=message.weak
+        )
+        if is_here:
+            self.contain(message.object_id, message.inner)
         self._perform(out)
 
     def requested(self, writer: bytes, message: RequestSlab) -> None:

@@ -1,7 +1,7 @@
 """The wire: every message survives the way, and nothing else comes through.
 
 Called by:  pytest.
-Imports:    nbray.wire.{codec,messages}.
+Imports:    nbray.wire.{codec,messages,memory_messages}.
 Never:      opens a socket; a buffer stands for what has arrived.
 
 Messages are drawn by Hypothesis from their own annotations, so a new message is tested as soon as it
@@ -27,6 +27,7 @@ from nbray.wire.base import (
     Value,
 )
 from nbray.wire.codec import HEADER, HEADER_BYTES, decode_buffer, encode
+from nbray.wire.memory_messages import EntryFacts, Origin, ProcessFacts, StoredFacts
 from nbray.wire.messages import (
     ALL,
     CancelLease,
@@ -110,6 +111,10 @@ NUMBERS = [
     "ObjectsYielded",
     "DropObjects",
     "ObjectsLost",
+    "GetMemory",
+    "DescribeEntries",
+    "EntriesDescribed",
+    "MemoryReport",
 ]
 
 # Plain data as it arrives: msgpack knows neither tuples nor sets.
@@ -147,6 +152,8 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
     }
     if annotation in known:
         return known[annotation]
+    if annotation in (Origin, EntryFacts, ProcessFacts, StoredFacts):
+        return st.builds(annotation, *(values_of(field.type) for field in msgspec.structs.fields(annotation)))
     origin, arguments = annotation.__origin__, annotation.__args__
     if origin is dict:
         return st.dictionaries(*map(values_of, arguments), max_size=3)
