@@ -97,7 +97,8 @@ def refuse_for_joining(asked: Mapping[str, Any]) -> None:
         ValueError: names the parameter.
     """
     for name in _OF_A_START:
-        if asked[name] not in {None, False} if name not in _ON_BY_DEFAULT else not asked[name]:
+        value = asked[name]
+        if not value if name in _ON_BY_DEFAULT else value is not None and value is not False:
             raise ValueError(
                 f"{name} cannot be chosen when joining a running cluster: it is set where the cluster is "
                 f"started. Leave out {name}, or the address."

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 
 import pytest
 
@@ -164,6 +163,7 @@ def test_what_a_thread_did_is_told_and_only_bugs_are_crashes(error: Exception | 
     async def story() -> None:
         parent, crashes = supervisor()
         told: list[BaseException | None] = []
+        is_done = asyncio.Event()
         loop_thread = threading.get_ident()
 
         def work() -> None:
@@ -171,10 +171,12 @@ def test_what_a_thread_did_is_told_and_only_bugs_are_crashes(error: Exception | 
             if error is not None:
                 raise error
 
-        parent.run_in_thread(work, told.append)
-        deadline_s = time.monotonic() + 5
-        while not told and time.monotonic() < deadline_s:
-            await asyncio.sleep(0.001)
+        def done(told_error: BaseException | None) -> None:
+            told.append(told_error)
+            is_done.set()
+
+        parent.run_in_thread(work, done)
+        await asyncio.wait_for(is_done.wait(), 5)
         await parent.close()
 
         assert told == [error]
