@@ -167,10 +167,8 @@ class Creations:
         out: list[Command] = []
         self._table.created(
             creation.object_id, creation.owner, creation.writer, extent, creation.size_bytes, out,
-            weak=creation.weak, disk=disk,
+            weak=creation.weak, disk=disk, freed=creation.freed,
         )  # fmt: skip
-        if creation.freed:
-            self._table.free([creation.object_id], creation.owner, out)
         self._perform(out)
 
     def _back(self, creation: Creation, extent: Extent) -> None:

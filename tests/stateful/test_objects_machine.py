@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from nbray.core.allocator import Extent
-from nbray.core.object_commands import Command, Release
+from nbray.core.object_commands import Command, Release, Tell
 from nbray.core.objects import ObjectTable
 from nbray.wire.object_messages import (
     ObjectGone,
@@ -35,6 +35,7 @@ class ObjectsMachine(RuleBasedStateMachine):
         self.born = 4
         self.seats = [b"p0", b"p1", b"p2", b"p3"]
         self.dead: list[bytes] = []
+        self.in_hand: dict[bytes, set[int]] = {}  # object -> copies that its owner may read without asking
         self.owner: dict[bytes, bytes] = {o: self.seats[n] for n, o in enumerate(OBJECTS)}
         self.handed_out: dict[int, Extent] = {}
         self.writing: dict[tuple[bytes, bytes], int] = {}
@@ -53,9 +54,13 @@ class ObjectsMachine(RuleBasedStateMachine):
                 generation = command.extent.generation
                 assert generation not in self.released, "released twice"
                 assert not any(generation in views for views in self.views.values()), "released while pinned"
+                assert not any(generation in own for own in self.in_hand.values()), (
+                    "released in its owner's hand"
+                )
                 assert generation not in self.writing.values(), "released while written"
                 self.released.add(generation)
                 continue
+            assert isinstance(command, Tell)
             process, message = command
             assert process in self.seats, "told a dead process"
             if isinstance(message, ObjectReady):
@@ -111,6 +116,13 @@ class ObjectsMachine(RuleBasedStateMachine):
         assert self.table.pin(self.seats[seat], [object_id]) == []
         self.views.setdefault((self.seats[seat], object_id), Counter())[message[2]] += 1
 
+    def note_what_the_owner_has(self, object_id: bytes, generation: int) -> None:
+        record = self.table.record(object_id)
+        current = record.current if record is not None else None
+        extent = current.extent if current is not None else None
+        if extent is not None and extent.generation == generation and self.owner[object_id] not in self.dead:
+            self.in_hand.setdefault(object_id, set()).add(generation)
+
     def freed_early(self, object_id: bytes) -> bool:
         return object_id in self.table._freed
 
@@ -124,6 +136,7 @@ class ObjectsMachine(RuleBasedStateMachine):
         extent = self.handed_out[generation]
         self.table.adopted(object_id, self.owner[object_id], writer, extent, SIZE, out)
         self.perform(out)
+        self.note_what_the_owner_has(object_id, generation)
         if freed and not any(viewed == object_id for _, viewed in self.views):
             assert generation in self.released, "freed, and then it came: it stays for ever"
 
@@ -137,6 +150,8 @@ class ObjectsMachine(RuleBasedStateMachine):
             self.table.seal(object_id, self.seats[seat], out)
             assert generation is not None or out == []
             self.perform(out)
+            if generation is not None:
+                self.note_what_the_owner_has(object_id, generation)
 
     @rule(seat=SLOTS, object_id=OBJECT)
     def abort(self, seat: int, object_id: bytes) -> None:
@@ -182,8 +197,22 @@ class ObjectsMachine(RuleBasedStateMachine):
     def free(self, object_id: bytes, twice: bool) -> None:
         for _ in range(1 + twice):
             out: list[Command] = []
+            if self.owner[object_id] not in self.dead:
+                self.in_hand.pop(object_id, None)
             self.table.free([object_id], self.owner[object_id], out)
             self.perform(out)
+
+    @rule(seat=SLOTS, object_id=OBJECT)
+    def yield_it(self, seat: int, object_id: bytes) -> None:
+        process = self.seats[seat]
+        if object_id not in {record.object_id for record in self.table.recency.busy()}:
+            return  # only what is here is asked for
+        self.views.pop((process, object_id), None)
+        if self.owner[object_id] == process:
+            self.in_hand.pop(object_id, None)
+        out: list[Command] = []
+        self.table.yielded(process, [object_id], out)
+        self.perform(out)
 
     @rule(seat=SLOTS, object_id=OBJECT)
     def free_by_a_stranger(self, seat: int, object_id: bytes) -> None:
@@ -203,6 +232,7 @@ class ObjectsMachine(RuleBasedStateMachine):
         self.dead.append(process)
         self.views = {key: views for key, views in self.views.items() if key[0] != process}
         self.asked = {key for key in self.asked if key[0] != process}
+        self.in_hand = {o: own for o, own in self.in_hand.items() if self.owner[o] != process}
         writes = [self.writing.pop(key) for key in list(self.writing) if key[1] == process]
         out: list[Command] = []
         self.table.process_lost(process, out)
@@ -246,9 +276,8 @@ class ObjectsMachine(RuleBasedStateMachine):
         for seat in range(len(self.seats)):
             self.lose(seat)
         outstanding = SIZE * (len(self.handed_out) - len(self.released))
-        assert outstanding == self.table.orphaned_bytes
         counts = self.table.counts()
-        assert counts["orphaned_bytes"] == SIZE * counts["sealed"]
+        assert outstanding == counts["orphaned_bytes"] == SIZE * counts["sealed"]
         assert {k for k, v in counts.items() if v} <= {"objects", "sealed", "orphaned_bytes"}
         lived_to_free = set(self.dead[-len(self.seats) :])
         if lived_to_free.issuperset(self.owner.values()):
