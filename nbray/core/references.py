@@ -79,6 +79,7 @@ class Entry(msgspec.Struct, eq=False, gc=False):
     dependents: list[Any] | None = None  # tasks that take it as an argument
     inner: tuple[bytes, ...] = ()  # objects whose references are in its value
     site: Any = None  # the host's: which line made it
+    read: int = 0  # the host's: when its stored bytes were read last
 
     @property
     def held(self) -> bool:

@@ -390,11 +390,10 @@ class Objects:
         """The store needs room: which of these are not in use here? Lock held."""
         self.drain()
         in_use = self.in_use()
-        yielded = []
-        for object_id in message.object_ids:
-            entry = self.table.entries.get(object_id)
-            if entry is not None and object_id not in in_use and self._yield(entry):
-                yielded.append(object_id)
+        known = [self.table.entries.get(object_id) for object_id in message.object_ids]
+        entries = [entry for entry in known if entry is not None and entry.object_id not in in_use]
+        entries.sort(key=lambda entry: entry.read)
+        yielded = [entry.object_id for entry in entries if self._yield(entry)]
         self._tell_daemon(ObjectsYielded(message.number, yielded))
 
     def _yield(self, entry: Entry) -> bool:

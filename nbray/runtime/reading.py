@@ -40,6 +40,7 @@ class Reading:
 
     def __init__(self, loop: Loop, objects: Objects) -> None:
         self.closed: deque[bytes] = deque()
+        self._turn = 0  # counts reads: what was not read for longest is yielded first
         self._loop = loop
         self._objects = objects
 
@@ -88,6 +89,8 @@ class Reading:
                 with loop.lock:
                     value = entry.value
                     if type(value) is Descriptor:
+                        self._turn += 1
+                        entry.read = self._turn
                         table.open_views(entry, 1 if extents is None else len(extents))
                         break
                     if type(value) is bytes:
