@@ -25,7 +25,8 @@ def put(value: Any, weakref: bool = False, worker: object = None) -> ObjectRef: 
 
     Args:
         value: anything that can be pickled.
-        weakref: the object may be dropped when room is needed. Accepted; nothing is dropped yet.
+        weakref: the object may be dropped when room is needed; who asks for it then gets
+            ``UnreconstructableError``. (Values up to 100 KiB stay in this process and are kept.)
         worker: accepted, for old programs.
 
     Raises:
@@ -37,7 +38,7 @@ def put(value: Any, weakref: bool = False, worker: object = None) -> ObjectRef: 
         raise TypeError(
             "nbray.put() of a reference: it names a stored value already. Wrap it in a list to store it."
         )
-    return current().put(value)
+    return current().put(value, bool(weakref))
 
 
 @overload

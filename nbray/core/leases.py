@@ -324,6 +324,15 @@ class LeasePool:
             self._give_back(lease, out)
         self._spread(shape, now_s, out)
 
+    def withdrawn(self, lease: Lease, task: Task, missing: int) -> None:
+        """A task that was about to be pushed lacks so many of its arguments after all: it waits again.
+
+        Call ``feed`` soon: the lease has room.
+        """
+        lease.inflight.remove(task)
+        task.step(TaskEvent.ARGUMENTS_AWAY)
+        task.missing = missing
+
     def requeue(self, task: Task, now_s: float, out: list[Command]) -> None:
         """A task that gets another attempt goes first."""
         task.alone = True

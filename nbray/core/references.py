@@ -88,16 +88,17 @@ class Entry(msgspec.Struct, eq=False, gc=False):
 class ReferenceTable:
     """All entries of one process.
 
-    ``let_go`` lists own objects of which the directory must be told that this process holds them no more.
-    ``unconfirmed``: it may not have read yet what ``take_fresh`` told it. A worker whose answer lets others
-    let go asks it a question first, clears this as it does, and waits for the reply.
+    ``let_go`` lists own objects of which the directory must be told that this process holds them no more,
+    ``fresh`` what was borrowed and may have to be told. ``unconfirmed``: the directory was told of some, and
+    may not have read it. A worker whose answer makes others let go asks the daemon a question before, clears
+    this as it asks, and waits for the reply.
     """
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Entry] = {}
         self.let_go: list[bytes] = []
+        self.fresh: list[Entry] = []
         self.unconfirmed = False
-        self._fresh: list[Entry] = []
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -175,13 +176,18 @@ class ReferenceTable:
     # --- references inside values ----------------------------------------------------------------
 
     def share(self, object_ids: Iterable[bytes]) -> list[Entry]:
-        """Their references are in a value that leaves this process; returns own ones, the first time."""
+        """Their references are in a value that leaves this process; returns own ones, the first time.
+
+        With a reference leave those that its object contains.
+        """
         shared = []
-        for object_id in object_ids:
-            entry = self.entries.get(object_id)
+        leaving = list(object_ids)
+        while leaving:  # not recursive: objects may contain each other in long chains
+            entry = self.entries.get(leaving.pop())
             if entry is not None and entry.owner is None and not entry.shared:
                 entry.shared = True
                 shared.append(entry)
+                leaving += entry.inner
         return shared
 
     def export(self, object_id: bytes) -> list[Entry]:
@@ -197,8 +203,9 @@ class ReferenceTable:
     def contain(self, outer: Entry, inner: Iterable[Pair], process_id: bytes) -> None:
         """The value of an own object has references to these in it: it holds them for as long as it lives.
 
-        Those of others become known here, if they were not. What a value has that came before this one
-        (it was lost, and made again) stays: somebody may have read it.
+        Those of others become known here, if they were not. If the outer object is shared, share these.
+        What a value held that came before this one (it was lost, and made again) stays: somebody may have
+        read it.
         """
         found = list(outer.inner)
         for object_id, owner in inner:
@@ -218,9 +225,9 @@ class ReferenceTable:
 
     def take_fresh(self) -> list[Pair]:
         """Borrowed objects that the directory must be told of before anything else is let go of."""
-        if not self._fresh:
+        if not self.fresh:
             return []
-        fresh, self._fresh = self._fresh, []
+        fresh, self.fresh = self.fresh, []
         pairs = []
         for entry in fresh:
             if entry.told == FRESH:
@@ -231,19 +238,6 @@ class ReferenceTable:
                     entry.told = UNKNOWN
         self.unconfirmed |= bool(pairs)
         return pairs
-
-    def released(self, freed: Iterable[Entry]) -> list[bytes]:
-        """Of which of these the directory must be told, after ``take_fresh``, that they are borrowed no more.
-
-        Not of those that have come back since: it would take the new hold for the old one.
-        """
-        released = []
-        for entry in freed:
-            if entry.told == KNOWN and entry.owner is not None:
-                now = self.entries.get(entry.object_id)
-                if now is None or now.told != KNOWN:
-                    released.append(entry.object_id)
-        return released
 
     def take_let_go(self) -> list[bytes]:
         """Own objects of which the directory must be told that this process holds them no more."""
@@ -287,7 +281,7 @@ class ReferenceTable:
     def _freshen(self, entry: Entry) -> None:
         if entry.owner is not None and entry.told == UNKNOWN:
             entry.told = FRESH
-            self._fresh.append(entry)
+            self.fresh.append(entry)
 
     def _let_go(self, entry: Entry) -> None:
         entry.told = LET_GO

@@ -32,6 +32,7 @@ class TaskEvent(Enum):
     ARGUMENTS_READY = "arguments ready"
     ARGUMENTS_MOVE = "its many arguments go to the store first"
     PUSHED = "pushed"
+    ARGUMENTS_AWAY = "arguments are away"
     HANDED_BACK = "handed back"
     WORKER_LOST = "worker lost, will be retried"
     ANSWERED = "answered"
@@ -48,12 +49,18 @@ TABLE: dict[tuple[TaskState, TaskEvent], TaskState] = {
     (TaskState.QUEUED,  TaskEvent.ARGUMENTS_MOVE):  TaskState.WAITING,
     (TaskState.QUEUED,  TaskEvent.PUSHED):          TaskState.PUSHED,
     (TaskState.QUEUED,  TaskEvent.GIVEN_UP):        TaskState.FAILED,
+    (TaskState.PUSHED,  TaskEvent.ARGUMENTS_AWAY):  TaskState.WAITING,
     (TaskState.PUSHED,  TaskEvent.HANDED_BACK):     TaskState.QUEUED,
     (TaskState.PUSHED,  TaskEvent.WORKER_LOST):     TaskState.QUEUED,
     (TaskState.PUSHED,  TaskEvent.ANSWERED):        TaskState.DONE,
     (TaskState.PUSHED,  TaskEvent.GIVEN_UP):        TaskState.FAILED,
 }
 # fmt: on
+
+
+def parcel_id(task_id: bytes, attempt: int) -> bytes:
+    """Names the references in the answer of one attempt (``wire.SendParcel``)."""
+    return task_id + attempt.to_bytes(4, "big")
 
 
 class IllegalTransitionError(AssertionError):

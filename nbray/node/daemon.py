@@ -194,7 +194,7 @@ class NodeDaemon:
     def _tick(self) -> None:
         """Every few seconds: idle workers go, late ones are killed, free memory cools."""
         commands, now_s = list[worker_process.Command](), time.monotonic()
-        self._pool.trim(now_s, _IDLE_WORKER_S, commands)
+        self._pool.trim(now_s, _IDLE_WORKER_S, commands, self._scheduler.owners())
         self._pool.expire_starts(now_s, _START_DEADLINE_S, commands)
         self._perform_pool(commands)
         self._store.recall_idle_slabs()

@@ -56,6 +56,8 @@ class Exports:
     def __init__(self) -> None:
         self.messages: dict[bytes, DefineFunction] = {}
         self._pickled: weakref.WeakKeyDictionary[Definition, bytes] = weakref.WeakKeyDictionary()
+        #: References that functions captured: workers may load the function for as long as the session lasts.
+        self.captured: list[Any] = []
 
     def export(self, definition: Definition, max_calls: int) -> tuple[bytes, PutFunction | None]:
         """Pickle a function, if it was not yet.
@@ -69,7 +71,7 @@ class Exports:
         pickled = self._pickled.get(definition)
         place = ""
         if pickled is None:
-            pickled = self._pickled[definition] = _pickle(definition)
+            pickled = self._pickled[definition] = _pickle(definition, self.captured)
             place = definition.place
         records = custom_serializers.records()
         if max_calls or records:
@@ -82,9 +84,11 @@ class Exports:
         return key, told if fresh or place else None
 
 
-def _pickle(definition: Definition) -> bytes:
+def _pickle(definition: Definition, captured: list[Any]) -> bytes:
     name = definition.name
-    pickled = serialize(definition.function, root=name, in_band=True).to_bytes()
+    serialized = serialize(definition.function, root=name, in_band=True)
+    captured += serialized.refs
+    pickled = serialized.to_bytes()
     size_bytes = len(pickled)
     if size_bytes > _FUNCTION_MAX_BYTES:
         raise SerializationError(

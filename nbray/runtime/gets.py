@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from nbray.core.references import Entry
+from nbray.core.references import Away, Entry
 from nbray.model.errors import NbrayError, RayTimeoutError
 from nbray.runtime.log_order import LogOrder
 from nbray.runtime.loop import Loop
@@ -71,6 +71,8 @@ class Gets:
             if self._host.failure is not None:
                 self._check(ref)
         self._logs.settle()
+        if self._objects.away:
+            return self._load_away([entry], [ref], timeout_s)[0]
         return self._objects.load(entry)
 
     def get(self, refs: Sequence[ObjectRef], timeout_s: float | None) -> list[Any]:
@@ -91,7 +93,25 @@ class Gets:
                 late = entry
         if late is not None:
             raise self._late(late, timeout_s)
+        if self._objects.away:
+            return self._load_away(entries, refs, timeout_s)
         return [load(entry) for entry in entries]
+
+    def _load_away(
+        self, entries: list[Entry], refs: Sequence[ObjectRef], timeout_s: float | None
+    ) -> list[Any]:
+        """Values of which some lie on the disk: all are asked for at once, and read as they come."""
+        deadline_s = _deadline(timeout_s)
+        self._objects.fetch(entries)
+        values = []
+        for entry, ref in zip(entries, refs, strict=True):
+            if type(entry.value) is Away:
+                self._wait([entry], Waiter(spins=True), deadline_s)
+                self._check(ref)
+                if type(entry.value) is Away and deadline_s is not None and _monotonic() >= deadline_s:
+                    raise self._late(entry, timeout_s)
+            values.append(self._objects.load(entry))
+        return values
 
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout_s: float | None
@@ -167,7 +187,7 @@ class Gets:
         loop, objects, on_blocking = self._loop, self._objects, self.on_blocking
         with loop.guard:
             with loop.lock:
-                still = [entry for entry in pending if entry.value is None]
+                still = [entry for entry in pending if entry.value is None or type(entry.value) is Away]
                 waiter.remaining -= len(pending) - len(still)
                 if waiter.done or waiter.remaining <= 0:
                     return True

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from nbray.core.references import Entry
 from nbray.core.tasks import TaskSpec
@@ -26,7 +26,6 @@ from nbray.runtime.refs import ObjectRef
 from nbray.runtime.results import returned
 from nbray.runtime.serialization import deserialize, serialize, serialize_args
 from nbray.runtime.task_errors import serialize_error, serialize_system_error
-from nbray.wire.base import Value
 from nbray.wire.messages import Welcome
 
 _NODE = "local mode"
@@ -36,6 +35,18 @@ class _Contexts(threading.local):
     """Which task each thread is in; one that was not told works for the driver."""
 
     current: TaskContext | None = None
+
+
+class _Packed(NamedTuple):
+    """A value in one piece, and the references in it, which hold what they name until it does."""
+
+    data: bytes
+    refs: Sequence[ObjectRef] = ()
+
+
+def _pack(value: Any, root: str) -> _Packed:
+    packed = serialize(value, root=root)
+    return _Packed(packed.to_bytes(), packed.refs)
 
 
 class LocalProcess(Process):
@@ -98,70 +109,80 @@ class LocalProcess(Process):
             raise self._lost()
         args, kwargs, dependencies = mark_references(args, kwargs)
         taken = [self.gets.entry(ref) for ref in dependencies]
-        packed = serialize_args(args, kwargs).to_bytes()
+        packed = serialize_args(args, kwargs)
         parent = self.context
         task_id = ids.task_id(parent.child_scope(), parent.next_number())
         self._counts["submitted"] += 1
-        error = next((entry.value for entry in taken if entry.failed), None)
+        error = next((bytes(entry.value) for entry in taken if entry.failed), None)  # type: ignore[arg-type]
         if error is not None:
-            values, failed = [error] * spec.num_returns, True
+            values, failed = [_Packed(error)] * spec.num_returns, True
         else:
             before = self._contexts.current
             place = Place(parent.cell, spec.depth + 1)
             self._contexts.current = new_context(self.job_id, task_id, 0, spec.name, place)
             try:
-                values, failed = self._run(spec, packed, taken)
+                values, failed = self._run(spec, packed.to_bytes(), taken)
             finally:
                 self._contexts.current = before
         self._counts["failed" if failed else "finished"] += 1
         return self._own_results(task_id, values, failed)
 
-    def _run(self, spec: TaskSpec, packed: bytes, taken: list[Entry]) -> tuple[list[Value], bool]:
+    def _run(self, spec: TaskSpec, packed: bytes, taken: list[Entry]) -> tuple[list[_Packed], bool]:
         count = spec.num_returns
         try:
             marked_args, marked_kwargs = deserialize(packed)
             args, kwargs = fill_in(marked_args, marked_kwargs, [self.objects.load(e) for e in taken])
             value = self._functions[spec.function_id](*args, **kwargs)
             del args, kwargs
-            return [serialize(v, root=r).to_bytes() for r, v in returned(spec.name, value, count)], False
+            return [_pack(v, r) for r, v in returned(spec.name, value, count)], False
         except KeyboardInterrupt:
             raise  # somebody is at the keyboard of this very process
         except SystemExit as exc:
             code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
             ended = RayWorkerError(task_name=spec.name, pid=os.getpid(), exit_code=code)
-            return [serialize_system_error(ended)] * count, True
+            return [_Packed(serialize_system_error(ended))] * count, True
         except SerializationError as exc:
-            return [serialize_system_error(exc)] * count, True
+            return [_Packed(serialize_system_error(exc))] * count, True
         except BaseException as exc:  # noqa: BLE001  # whatever user code raises is the task's result
-            return [serialize_error(exc, task_name=spec.name, pid=os.getpid())] * count, True
+            inner: list[ObjectRef] = []
+            error = serialize_error(exc, task_name=spec.name, pid=os.getpid(), refs=inner)
+            return [_Packed(error, inner)] * count, True
 
-    def _own_results(self, task_id: bytes, values: list[Value], failed: bool) -> list[ObjectRef]:
+    def _own_results(self, task_id: bytes, values: list[_Packed], failed: bool) -> list[ObjectRef]:
         with self.loop.guard, self.loop.lock:
-            refs = [self.objects.own(ids.result_id(task_id, index)) for index in range(len(values))]
-            for ref, value in zip(refs, values, strict=True):
-                self.objects.deliver(ref.binary(), value, failed)
+            refs = [
+                self._own(ids.result_id(task_id, index), value, failed) for index, value in enumerate(values)
+            ]
             self.objects.drain()
         return refs
 
+    def _own(self, object_id: bytes, value: _Packed, failed: bool) -> ObjectRef:
+        """A new object that is there. Lock held."""
+        ref = self.objects.own(object_id)
+        self.objects.deliver(object_id, value.data, failed)
+        if value.refs:
+            entry = self.objects.table.entries[object_id]
+            self.objects.contain(entry, [(inner.binary(), self.process_id) for inner in value.refs])
+        return ref
+
     # --- objects -----------------------------------------------------------------------------------------
 
-    def put(self, value: Any) -> ObjectRef:
+    def put(self, value: Any, weak: bool = False) -> ObjectRef:  # nothing is evicted here
         """Keep a pickled copy of a value; see ``nbray.put``."""
         if self.failure is not None:
             raise self._lost()
-        data = serialize(value, root="value").to_bytes()
+        packed = _pack(value, "value")
         context = self.context
         object_id = ids.put_id(context.child_scope(), context.next_number())
         with self.loop.guard, self.loop.lock:
-            ref = self.objects.own(object_id)
-            self.objects.deliver(object_id, data, False)
+            ref = self._own(object_id, packed, False)
             self.objects.drain()
         return ref
 
     def _export(self, ref: ObjectRef) -> tuple[bytes, bytes]:
         self._check(ref)
         with self.loop.guard, self.loop.lock:
-            self.objects.table.escape(ref.binary())  # no other process will ask for it
+            self.objects.table.export(ref.binary())  # no other process will ask for it
         return ref.binary(), self.process_id
 
     # --- looking ------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""Values: where they are, how they get into the store and out of it, when they go.
+"""Values: who holds them here, how they arrive, how they are read, when they go.
 
 Called by:  runtime.process (get, put, wait), runtime.submitter (results), worker.executor.
-Imports:    core.references, store.mapping, runtime.{loop,refs,serialization}.
+Imports:    core.references, store.mapping, runtime.{creating,loop,promotion,refs,serialization}.
 Never:      deserializes with the loop's lock held (user code runs then).
 
 Methods whose docstring says "lock held" are called with ``loop.lock``; the others take it.
@@ -9,54 +9,40 @@ Methods whose docstring says "lock held" are called with ``loop.lock``; the othe
 
 from __future__ import annotations
 
-import gc
-from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
 
-from nbray.core.references import Entry, ReferenceTable
+from nbray.core.references import KNOWN, Away, Entry, Pair, ReferenceTable
 from nbray.core.tasks import Task
-from nbray.model.errors import NbrayError, ObjectStoreFullError, OwnerDiedError, UnreconstructableError
+from nbray.model.errors import NbrayError, OwnerDiedError, UnreconstructableError
+from nbray.runtime.creating import Creating, full_error
+from nbray.runtime.freeing import Freeing
 from nbray.runtime.loop import Loop
 from nbray.runtime.promotion import Promotions
+from nbray.runtime.reading import Reading
+from nbray.runtime.recomputing import Recomputing
 from nbray.runtime.refs import Home, ObjectRef, make_ref
-from nbray.runtime.serialization import Serialized, deserialize, deserialize_outlined, outline_of, value_kind
-from nbray.runtime.slabs import SlabWriter, map_in
-from nbray.runtime.task_errors import deserialize_error, serialize_system_error
+from nbray.runtime.serialization import value_kind
+from nbray.runtime.slabs import SlabWriter
+from nbray.runtime.task_errors import serialize_system_error
 from nbray.runtime.waiting import AllOf, Waiter
-from nbray.runtime.writing import write
-from nbray.store import refusals
 from nbray.store.mapping import Mapping
-from nbray.wire.base import (
-    Descriptor,
-    Message,
-)
+from nbray.wire.base import Descriptor, Message
 from nbray.wire.object_messages import (
-    AbortObject,
-    AdoptObject,
     CreateFailed,
-    CreateObject,
     FreeObjects,
     GetObjects,
+    HoldObjects,
+    LetGo,
     ObjectCreated,
     ObjectGone,
     ObjectReady,
-    SealObject,
+    ObjectsLost,
+    ObjectsYielded,
+    RecallObjects,
+    ReleaseHolds,
+    Unheld,
     UnpinObjects,
 )
-
-
-class Creation:
-    """A reservation in the store that is under way. Without a waiter nobody wants it any more."""
-
-    __slots__ = ("cold_bytes", "descriptor", "failure", "waiter")
-
-    def __init__(self, waiter: Waiter | None) -> None:
-        self.waiter = waiter
-        self.descriptor: Descriptor | None = None
-        self.cold_bytes = 0
-        self.failure: CreateFailed | None = None
 
 
 class Objects:
@@ -64,6 +50,7 @@ class Objects:
 
     Args:
         tell_daemon: sends a message to the node daemon; lock held.
+        tell_soon: the same, with those that follow.
         argument_ready: called for each task that was waiting for an object; lock held.
         argument_refused: called for each task whose arguments found no room in the store; lock held.
     """
@@ -73,6 +60,7 @@ class Objects:
         loop: Loop,
         process_id: bytes,
         tell_daemon: Callable[[Message], None],
+        tell_soon: Callable[[Message], None],
         argument_ready: Callable[[Task], None],
         argument_refused: Callable[[Task, NbrayError], None],
     ) -> None:
@@ -80,21 +68,32 @@ class Objects:
         self.home = Home(process_id, loop.wake)
         self.mapping: Mapping | None = None
         self.watchers: list[AllOf] = []  # who waits for many, and ends with the first error
-        self.promotions = Promotions(process_id, tell_daemon, loop.arm, argument_ready, self._refused)
-        #: The node whose store this is; its slabs are written to without an answer.
-        self.node_id = b""
+        self.away = 0  # how many values were yielded, at most
         self.slabs = SlabWriter(tell_daemon)
-        #: Whether messages for the daemon wait in this process, and a question that makes them leave.
-        self.has_backlog: Callable[[], bool] = lambda: False
-        self.catch_up: Callable[[], None] = lambda: None
+        self.creating = Creating(loop, tell_daemon, self.slabs, self.drain)
+        self.promotions = Promotions(
+            process_id, self, tell_soon, self.slabs, loop.arm, argument_ready, self._refused
+        )
+        #: Objects that tasks use which were pushed to workers: their bytes stay where they are.
+        self.in_use: Callable[[], Collection[bytes]] = tuple
+        #: How own objects were made, to make lost ones again.
+        self.recomputing: Recomputing | None = None
+        #: Processes whose holds the directory hears of at once; workers say it when their task is over.
+        self.says_at_once = True
+        self.freeing = Freeing(self, tell_daemon)
+        self._unpins: list[bytes] = []  # what was copied as it came
         self._loop = loop
         self._process_id = process_id
         self._tell_daemon = tell_daemon
         self._argument_ready = argument_ready
         self._argument_refused = argument_refused
-        self._closed_views: deque[bytes] = deque()
-        self._creations: dict[bytes, Creation] = {}
-        self._is_over = False  # the daemon is gone: nothing is answered any more
+        self.reading = Reading(loop, self)
+        self.load = self.reading.load
+
+    def attach(self, mapping: Mapping, node_id: bytes) -> None:
+        """The node's store, and its name."""
+        self.mapping = self.creating.mapping = self.promotions.mapping = mapping
+        self.creating.node_id = self.promotions.node_id = node_id
 
     # --- references ----------------------------------------------------------------------------
 
@@ -109,6 +108,8 @@ class Objects:
             self.table.add_handle(object_id)
         else:
             entry = self.table.borrow(object_id, owner)
+            if self.says_at_once:
+                self._loop.soon()
         return make_ref(entry, self.home)
 
     def claim(self, ref: ObjectRef) -> bool:
@@ -120,37 +121,70 @@ class Objects:
         ref.tie(entry, self.home)
         return True
 
-    def escape(self, object_id: bytes) -> bool:
-        """The reference was pickled into something. Lock held. True the first time, for own ones.
+    def share(self, object_ids: Iterable[bytes]) -> list[Entry]:
+        """References that are in a value which leaves. Lock held. Returns own ones, the first time.
 
-        Readers must not have to wait for this process, which may be busy: the value moves to
-        the store, now or when it arrives.
+        Readers must not have to wait for this process, which may be busy: values move to the store, now
+        or when they arrive.
         """
-        if not self.table.escape(object_id):
-            return False
-        entry = self.table.entries[object_id]
-        if type(entry.value) is bytes:
-            self.promotions.promote(entry)
-        return True
+        return self._move_to_store(self.table.share(object_ids))
+
+    def export(self, object_id: bytes) -> list[Entry]:
+        """A user pickles a reference: it is held for as long as this process lives. Lock held."""
+        return self._move_to_store(self.table.export(object_id))
+
+    def _move_to_store(self, entries: list[Entry]) -> list[Entry]:
+        for entry in entries:
+            if type(entry.value) is bytes:
+                self.promote(entry)
+        return entries
+
+    def promote(self, entry: Entry, task: Task | None = None) -> None:
+        """Move a small value to the store; ``task`` waits for that. Lock held."""
+        self.promotions.promote(entry, task)
+        if not self._loop.is_due:
+            self._loop.soon()
+
+    def is_alive(self, entry: Entry) -> bool:
+        """Whether this process still knows it. Lock held."""
+        return self.table.entries.get(entry.object_id) is entry
+
+    def inner_of(self, entry: Entry) -> Sequence[Pair]:
+        """The references in its value, with their owners. Lock held."""
+        known = self.table.entries
+        return [(o, self.owner_of(known[o])) for o in entry.inner if o in known]
+
+    def contain(self, outer: Entry, inner: Iterable[Pair]) -> None:
+        """The value of an own object holds these references. Lock held."""
+        self.table.contain(outer, inner, self._process_id)
+        if outer.shared:
+            self.share(outer.inner)
+
+    def owner_of(self, entry: Entry) -> bytes:
+        """The process that owns it."""
+        return entry.owner or self._process_id
 
     def drain(self) -> None:
         """Let go of what was dropped since the last time. Lock held."""
-        dropped, closed = self.home.dropped, self._closed_views
-        if not dropped and not closed:
-            return
-        freed: list[Entry] = []
-        self.table.drop_handles(dropped, freed)
-        while closed:
-            self.table.close_view(closed.popleft(), freed)
-        if freed:
-            self.release(freed)
+        dropped, closed = self.home.dropped, self.reading.closed
+        if dropped or closed:
+            freed: list[Entry] = []
+            self.table.drop_handles(dropped, freed)
+            while closed:
+                self.table.close_view(closed.popleft(), freed)
+            if freed or self.table.let_go:
+                self.release(freed)
+        if self.says_at_once and self.table.fresh:
+            self.say_fresh()
+        if self.freeing.condemned:
+            self.freeing.advance()
 
     def release_arguments(self, object_ids: Sequence[bytes]) -> None:
         """A task that held these is over. Lock held."""
         freed: list[Entry] = []
         for object_id in object_ids:
             self.table.release_argument(object_id, freed)
-        if freed:
+        if freed or self.table.let_go:
             self.release(freed)
 
     def note_pinned(self, entries: list[Entry]) -> None:
@@ -166,18 +200,43 @@ class Objects:
         if surplus:
             self._tell_daemon(UnpinObjects(surplus))
 
+    def say_fresh(self) -> bool:
+        """Tell the directory what was borrowed: always before anything is let go of. Lock held.
+
+        Returns whether there was anything to tell.
+        """
+        fresh = self.table.take_fresh()
+        if fresh:
+            self._tell_daemon(HoldObjects(fresh))
+        return bool(fresh)
+
     def release(self, freed: list[Entry]) -> None:
         """Nothing here holds these entries any more. Lock held."""
-        own, pinned = [], []
+        own, pinned, held = [], [], []
         for entry in freed:
-            if type(entry.value) is Descriptor and entry.owner is None:
-                own.append(entry.object_id)
             if entry.pinned:
                 pinned.append(entry.object_id)
-        if own:
-            self._tell_daemon(FreeObjects(own))
-        if pinned:
-            self._tell_daemon(UnpinObjects(pinned))
+            if entry.owner is not None:
+                if entry.told == KNOWN:
+                    held.append(entry.object_id)
+            elif type(entry.value) in _STORED:
+                own.append(entry.object_id)
+        let_go = self.table.take_let_go()
+        if own or pinned or held or let_go:
+            self.say_fresh()
+            for kind, object_ids in (
+                (FreeObjects, own), (UnpinObjects, pinned), (ReleaseHolds, held), (LetGo, let_go),
+            ):  # fmt: skip
+                if object_ids:
+                    self._tell_daemon(kind(object_ids))
+            if own and self.recomputing is not None:
+                self.recomputing.gone(own)
+
+    def on_unheld(self, message: Unheld) -> None:
+        """Nobody else holds these own objects. Lock held."""
+        freed: list[Entry] = []
+        self.table.unheld(message.object_ids, freed)
+        self.release(freed)
 
     # --- values arrive ---------------------------------------------------------------------------
 
@@ -191,25 +250,43 @@ class Objects:
 
     def deliver_to(self, entry: Entry, value: bytes | Descriptor, failed: bool) -> None:
         """Likewise, for a record that is at hand. A value is final: a later one is ignored. Lock held."""
-        if not self.table.ready(entry, value, failed):
-            if type(value) is Descriptor and not entry.held:
+        if entry.yielded and type(value) is Descriptor:
+            entry.yielded = False
+            self.away += 1
+            is_new = self.table.ready(entry, Away(value.size_bytes), failed)
+        else:
+            is_new = self.table.ready(entry, value, failed)
+        if not is_new:
+            if type(value) is Descriptor and not (entry.held or entry.told):
                 self._tell_daemon(FreeObjects([entry.object_id]))
             return
+        self._tell_waiters(entry)
+        if entry.shared and type(value) is bytes:
+            self.promote(entry)
+
+    def provide(self, entry: Entry, descriptor: Descriptor) -> None:
+        """A task that runs here was told where an argument lies. Lock held."""
+        if type(entry.value) is Away:
+            entry.value = descriptor
+            self.away -= 1
+            self._tell_waiters(entry)
+        else:
+            self.deliver_to(entry, descriptor, False)
+
+    def _tell_waiters(self, entry: Entry) -> None:
         if entry.waiters:
             waiters, entry.waiters = entry.waiters, None
             for waiter in waiters:
                 waiter.remaining -= 1
                 if waiter.remaining <= 0:
                     waiter.complete()
-        if failed and self.watchers:
+        if entry.failed and self.watchers:
             for watcher in self.watchers:
                 watcher.failed(entry)
         if entry.dependents:
             dependents, entry.dependents = entry.dependents, None
             for task in dependents:
                 self._argument_ready(task)
-        if entry.escaped and type(value) is bytes:
-            self.promotions.promote(entry)
 
     def deliver_error(self, object_id: bytes, error: NbrayError) -> None:
         """The value will never come; this is why. Lock held."""
@@ -229,224 +306,160 @@ class Objects:
             if entry.waiters and waiter in entry.waiters:
                 entry.waiters.remove(waiter)
 
-    def ask(self, entries: list[Entry]) -> None:
-        """Have the daemon tell us when borrowed objects are sealed. Lock held."""
+    def ask(self, entries: Iterable[Entry]) -> None:
+        """Have the daemon tell us when borrowed objects are sealed, and what is away is back. Lock held."""
         wanted = []
         for entry in entries:
-            if entry.owner is not None and not entry.asked and entry.value is None:
+            value = entry.value
+            if not entry.asked and (type(value) is Away or (value is None and entry.owner is not None)):
                 entry.asked = True
-                wanted.append((entry.object_id, entry.owner))
+                wanted.append((entry.object_id, self.owner_of(entry)))
         if wanted:
             self._tell_daemon(GetObjects(wanted))
 
     def on_ready(self, message: ObjectReady) -> None:
         """Lock held. The daemon has pinned it for us."""
-        object_id = message.descriptor.object_id
-        entry = self.table.entries.get(object_id)
-        if entry is None or entry.owner is None:
-            self._tell_daemon(UnpinObjects([object_id]))
+        descriptor = message.descriptor
+        entry = self.table.entries.get(descriptor.object_id)
+        if entry is not None:
+            entry.asked = False
+        if entry is None or not (type(entry.value) is Away or (entry.value is None and entry.owner)):
+            self._tell_daemon(UnpinObjects([descriptor.object_id]))
             return
         assert self.mapping is not None
         if entry.pinned:  # as an argument whose view lives on; one pin is enough
-            self._tell_daemon(UnpinObjects([object_id]))
+            self._tell_daemon(UnpinObjects([descriptor.object_id]))
         entry.pinned = True
-        failed = value_kind(self.mapping.readable(message.descriptor)) == "error"
-        self.deliver(object_id, message.descriptor, failed)
+        if type(entry.value) is Away:
+            self.provide(entry, descriptor)
+            return
+        data = self.mapping.readable(descriptor)
+        failed = value_kind(data) == "error"
+        if failed or descriptor.size_bytes <= _COPIED_BYTES:
+            # Errors are wanted also when there is no room; of others a view would cost more than a copy.
+            entry.pinned = False
+            self._unpins.append(descriptor.object_id)
+            self.deliver_to(entry, bytes(data), failed)
+        else:
+            self.deliver_to(entry, descriptor, False)
+
+    def after_batch(self) -> None:
+        """The messages of one read were dealt with. Lock held."""
+        if self._unpins:
+            unpins, self._unpins = self._unpins, []
+            self._tell_daemon(UnpinObjects(unpins))
+        self.drain()
 
     def on_gone(self, message: ObjectGone) -> None:
         """Lock held."""
+        entry = self.table.entries.get(message.object_id)
+        if entry is None:
+            return
+        entry.asked = False
         if message.reason == "owner_died":
-            error: NbrayError = OwnerDiedError(message.object_id)
+            self._lose(entry, OwnerDiedError(message.object_id))
+        elif entry.owner is None:
+            self._make_again(entry, message.reason)
         else:
-            error = UnreconstructableError(message.object_id, why="it was freed")
-        self.deliver_error(message.object_id, error)
+            self._lose(entry, _lost(message.object_id, message.reason))
 
-    # --- reading -----------------------------------------------------------------------------------
+    def on_lost(self, message: ObjectsLost) -> None:
+        """Others ask for these own objects, whose bytes are gone. Lock held."""
+        for object_id in message.object_ids:
+            entry = self.table.entries.get(object_id)
+            if entry is None:
+                self._tell_daemon(FreeObjects([object_id]))  # so that nobody waits for it
+            elif type(entry.value) is Away and not entry.asked:  # else we hear of it as they do
+                self._make_again(entry, "lost")
 
-    def load(self, entry: Entry) -> Any:
-        """The value of a ready entry. Large arrays are read-only views of the store.
+    def _make_again(self, entry: Entry, reason: str) -> None:
+        """Its bytes are gone: run its task again, or say why not."""
+        obstacle = ""
+        if reason != "freed" and self.recomputing is not None:
+            obstacle = self.recomputing.recompute(entry)
+            if not obstacle:
+                return
+        self._lose(entry, _lost(entry.object_id, reason, obstacle))
 
-        Raises:
-            Exception: the error that the entry holds, if its task failed.
-        """
-        value = entry.value
-        if entry.failed:
-            assert value is not None
-            raise self.load_error(value)
-        if type(value) is bytes:
-            return deserialize(value)
-        assert type(value) is Descriptor and self.mapping is not None
-        if entry.outline is None:
-            data = self.mapping.readable(value)
-            entry.outline = outline_of(data)
-            if entry.outline is None:
-                return deserialize(data, wrap_buffer=partial(self._open_view, entry.object_id, value.offset))
-        pickled, extents = entry.outline
-        buffers = [self._open_view(entry.object_id, value.offset, at, length) for at, length in extents]
-        return deserialize_outlined(pickled, buffers)
+    def _lose(self, entry: Entry, error: NbrayError) -> None:
+        self.forget_value(entry)
+        self.deliver_to(entry, serialize_system_error(error), True)
 
-    def load_error(self, value: bytes | Descriptor) -> BaseException:
-        """The exception that a failed value holds."""
-        if type(value) is Descriptor:
-            assert self.mapping is not None
-            value = bytes(self.mapping.readable(value))
-        return deserialize_error(value)
+    def forget_value(self, entry: Entry) -> None:
+        """Its bytes are gone for good. Lock held."""
+        if type(entry.value) is Away:
+            self.away -= 1
+            entry.value = None
 
-    def _open_view(self, object_id: bytes, base: int, offset: int, length: int) -> Any:
-        assert self.mapping is not None
-        with self._loop.guard:
-            with self._loop.lock:
-                self.table.open_view(object_id)
-            return self.mapping.exporter(base + offset, length, partial(self._close_view, object_id))
+    # --- room --------------------------------------------------------------------------------------
 
-    def _close_view(self, object_id: bytes) -> None:
-        # Runs inside garbage collection, maybe under our own lock: append and wake, nothing else.
-        self._closed_views.append(object_id)
-        self._loop.wake()
+    def on_recall(self, message: RecallObjects) -> None:
+        """The store needs room: which of these are not in use here? Lock held."""
+        self.drain()
+        in_use = self.in_use()
+        yielded = []
+        for object_id in message.object_ids:
+            entry = self.table.entries.get(object_id)
+            if entry is not None and object_id not in in_use and self._yield(entry):
+                yielded.append(object_id)
+        self._tell_daemon(ObjectsYielded(message.number, yielded))
 
-    # --- writing -----------------------------------------------------------------------------------
+    def _yield(self, entry: Entry) -> bool:
+        if entry.views or (entry.pinned and entry.arguments):  # the latter was fetched for a task
+            return False
+        if type(entry.value) is Descriptor:
+            entry.value = Away(entry.value.size_bytes)
+            entry.pinned = False
+            self.away += 1
+            return True
+        if entry.value is None and entry.owner is None:
+            entry.yielded = True  # its descriptor is on its way to us, and will be out of date
+            return True
+        return False
 
-    def store(self, object_id: bytes, owner: bytes, serialized: Serialized) -> Descriptor | None:
-        """Copy a value into the store and seal it; call it inside the guard.
+    def fetch(self, entries: Iterable[Entry]) -> None:
+        """Ask at once for all of these that are away: they come while the first are read."""
+        with self._loop.guard, self._loop.lock:
+            self.ask([entry for entry in entries if type(entry.value) is Away])
 
-        None if the session ended first. Nothing is left if Ctrl-C is raised here.
-
-        Raises:
-            ObjectStoreFullError: no room in the store, or no memory in the machine or cgroup.
-        """
-        assert self.mapping is not None
-        if self.slabs.takes(serialized.size_bytes, self.mapping.capacity_bytes):
-            descriptor = self._store_in_slab(object_id, owner, serialized)
-            if descriptor is not None:
-                return descriptor
-        creation = self._create_and_write(object_id, owner, serialized)
-        if creation.failure is not None and serialized.size_bytes <= self.mapping.capacity_bytes:
-            gc.collect()  # references in cycles hold objects, too
-            creation = self._create_and_write(object_id, owner, serialized)
-        if creation.failure is not None:
-            raise _full(creation.failure, serialized.size_bytes)
-        if creation.descriptor is not None:  # else the session ended
-            with self._loop.lock:
-                self._tell_daemon(SealObject(object_id))
-        return creation.descriptor
-
-    def _store_in_slab(self, object_id: bytes, owner: bytes, serialized: Serialized) -> Descriptor | None:
-        """The way without an answer; None if it is not open now."""
-        mapping, size_bytes = self.mapping, serialized.size_bytes
-        assert mapping is not None
-        with self._loop.lock:
-            self.drain()
-            piece = None if self._is_over or self.has_backlog() else self.slabs.carve(size_bytes)
-        if piece is None:
-            return None
-        descriptor = Descriptor(object_id, self.node_id, piece.offset, size_bytes, piece.generation)
-        try:
-            map_in(piece, mapping)
-            with mapping.writable(descriptor) as target:
-                serialized.write_into(target)
-        except BaseException:
-            with self._loop.lock:
-                self.slabs.finished(piece)
-            raise
-        with self._loop.lock:
-            # It is in the kernel's hands before anybody else can hear of the object: whatever becomes
-            # of this process, the daemon reads it.
-            self._tell_daemon(AdoptObject(object_id, owner, piece.generation, piece.offset, size_bytes))
-            self.slabs.finished(piece)
-            waits = self.has_backlog()
-        if waits:
-            self.catch_up()
-        return descriptor
-
-    def _create_and_write(self, object_id: bytes, owner: bytes, serialized: Serialized) -> Creation:
-        creation = self._create(object_id, owner, serialized.size_bytes)
-        if creation.descriptor is not None:
-            try:
-                self._write(creation.descriptor, creation.cold_bytes, serialized)
-            except OSError as exc:
-                text = refusals.no_memory(serialized.size_bytes, None, exc)
-                creation.failure = CreateFailed(object_id, "memory", text)
-                creation.descriptor = None
-        return creation
-
-    def _create(self, object_id: bytes, owner: bytes, size_bytes: int) -> Creation:
-        """Ask for space and wait for the answer; call it inside the guard."""
-        waiter = Waiter(spins=True)
-        creation = Creation(waiter)
-        with self._loop.lock:
-            if self._is_over:  # it was lost while the value was pickled
-                return creation
-            self.drain()  # first give back what may be given back
-            self._creations[object_id] = creation
-            self._tell_daemon(CreateObject(object_id, owner, size_bytes))
-        try:
-            while not self._loop.wait(waiter) and self._loop.guard.deliver():
-                pass  # a handler of the user's own that returns lets it go on
-        except BaseException:
-            with self._loop.lock:
-                self._abandon(object_id, creation)
-            raise
-        with self._loop.lock:
-            self._creations.pop(object_id, None)
-        return creation
-
-    def _abandon(self, object_id: bytes, creation: Creation) -> None:
-        """Nobody wants it any more: abort it, now or when its space comes. Lock held."""
-        creation.waiter = None
-        if creation.descriptor is not None:
-            self._creations.pop(object_id, None)
-            self._tell_daemon(AbortObject(object_id))
-
-    def _write(self, descriptor: Descriptor, cold_bytes: int, serialized: Serialized) -> None:
-        assert self.mapping is not None
-        try:
-            write(self.mapping, descriptor, cold_bytes, serialized)
-        except BaseException:
-            with self._loop.lock:
-                self._tell_daemon(AbortObject(descriptor.object_id))
-            raise
+    # --- the store's answers -----------------------------------------------------------------------
 
     def on_created(self, message: ObjectCreated) -> None:
         """Lock held."""
-        assert self.mapping is not None
-        if self.promotions.created(message, self.mapping):
-            return
-        object_id = message.descriptor.object_id
-        creation = self._creations.get(object_id)
-        if creation is not None and creation.waiter is not None:
-            creation.descriptor = message.descriptor
-            creation.cold_bytes = message.cold_bytes
-            creation.waiter.complete()
-        else:
-            self._creations.pop(object_id, None)
-            self._tell_daemon(AbortObject(object_id))
+        if not self.promotions.created(message):
+            self.creating.on_created(message)
 
     def on_create_failed(self, message: CreateFailed) -> None:
         """Lock held."""
-        if self.promotions.failed(message):
-            return
-        creation = self._creations.pop(message.object_id, None)
-        if creation is not None and creation.waiter is not None:
-            creation.failure = message
-            creation.waiter.complete()
+        if not self.promotions.failed(message):
+            self.creating.on_create_failed(message)
 
     def _refused(self, task: Task, failure: CreateFailed, size_bytes: int) -> None:
-        self._argument_refused(task, _full(failure, size_bytes))
+        self._argument_refused(task, full_error(failure, size_bytes))
 
     def fail_all(self, error: NbrayError) -> None:
         """The session is lost: every wait ends with this error. Lock held."""
-        self._is_over = True
         data = serialize_system_error(error)
         for entry in list(self.table.entries.values()):
-            if entry.value is None:
+            kind = type(entry.value)
+            if entry.value is None or kind is Away:
                 entry.dependents = None
-                entry.escaped = False
-                self.deliver(entry.object_id, data, True)
-        for creation in self._creations.values():
-            if creation.waiter is not None:
-                creation.waiter.complete()
-        self._creations.clear()
+                entry.shared = False
+                entry.value = None
+                self.deliver_to(entry, data, True)
+        self.creating.end()
 
 
-def _full(failure: CreateFailed, size_bytes: int) -> ObjectStoreFullError:
-    return ObjectStoreFullError(needed_bytes=size_bytes, why=failure.text)
+_STORED = (Descriptor, Away)
+#: Borrowed values up to this size are copied when they come.
+_COPIED_BYTES = 4096
+_WHY_GONE = {
+    "freed": "It was freed",
+    "evicted": "It was evicted to make room",
+    "lost": "Its copy on the disk is damaged",
+}
+
+
+def _lost(object_id: bytes, reason: str, obstacle: str = "") -> UnreconstructableError:
+    why = _WHY_GONE.get(reason, reason)
+    return UnreconstructableError(object_id, why=f"{why}, and {obstacle}." if obstacle else f"{why}.")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from nbray.core.references import Entry
+from nbray.core.references import Entry, Pair
 from nbray.core.tasks import Task, TaskSpec
 from nbray.model import ids
 from nbray.model.errors import (
@@ -45,6 +45,7 @@ from nbray.runtime.serialization import (
     serialize_args,
     set_reference_hooks,
 )
+from nbray.runtime.sharing import Sharing, pairs_of
 from nbray.runtime.submitter import Submitter
 from nbray.store.mapping import Mapping
 from nbray.transport.channel import Channel
@@ -67,13 +68,19 @@ from nbray.wire.messages import (
 )
 from nbray.wire.object_messages import (
     CreateFailed,
+    DropObjects,
     ObjectCreated,
     ObjectGone,
     ObjectReady,
+    ObjectsLost,
     ObjectsPinned,
     PinObjects,
+    RecallObjects,
     RecallSlab,
+    SendParcel,
+    SettleParcels,
     SlabGranted,
+    Unheld,
 )
 
 _monotonic = time.monotonic
@@ -81,6 +88,9 @@ logger = logging.getLogger("nbray")
 #: A thread that submits in a loop reads answers itself every so many tasks.
 _GLANCE_EVERY = 128
 _FIRST = ids.result_id(b"", 0)
+
+#: Of each result, the references that its value holds.
+Inner = tuple[list[Pair], ...]
 
 
 class Process:
@@ -121,15 +131,17 @@ class Process:
             self.recorder.task, self.recorder.submitted,
         )  # fmt: skip
         self.objects = Objects(
-            self.loop, process_id, self.tell_daemon,
+            self.loop, process_id, self.tell_daemon, self.tell_soon,
             self.submitter.argument_ready, self.submitter.argument_refused,
         )  # fmt: skip
-        self.objects.mapping = mapping
-        self.objects.node_id = welcome.node_id
-        self.objects.has_backlog = lambda: self._daemon is None or bool(self._daemon.outgoing)
-        self.objects.catch_up = lambda: self.pin([])
-        self.submitter.objects = self.objects
+        if mapping is not None:
+            self.objects.attach(mapping, welcome.node_id)
+        self.objects.creating.has_backlog = lambda: self._daemon is None or bool(self._daemon.outgoing)
+        self.objects.creating.catch_up = lambda: self.pin([])
+        self.submitter.attach(self.objects)
         self.submitter.node_cpus = welcome.resources.get("CPU", 0)
+        self.sharing = Sharing(self, self.loop, self.objects, self.submitter.tasks.tasks, self._check)
+        self._export = self.sharing.export
         self.gets = Gets(self, self.loop, self.objects, self.logs, self._check, self._why)
         self.get, self.get_one, self.wait = self.gets.get, self.gets.get_one, self.gets.wait
         self._daemon: Channel | None = None
@@ -142,8 +154,8 @@ class Process:
     def attach(self, daemon: Channel | None) -> None:
         """The connection to the daemon, if there is one, is served by the loop now: go to work."""
         self._daemon = daemon
-        serve_references(self._adopt, self._export, self._claim)
-        set_reference_hooks(ObjectRef, lambda ref: ref.__reduce__())
+        serve_references(self.sharing.adopt, self._export, self.sharing.claim)
+        set_reference_hooks(ObjectRef, self.sharing.reduce)
         self.loop.start()
 
     def detach(self) -> None:
@@ -155,6 +167,7 @@ class Process:
                 )
             self.objects.fail_all(self.failure)
         serve_references(None, None, None)
+        set_reference_hooks(ObjectRef, ObjectRef.__reduce__)
         custom_serializers.forget_all()
         self.loop.close()
 
@@ -162,6 +175,7 @@ class Process:
         """This is a forked child: be inert. The parent's session is not ours to use or to end."""
         self.failure = ForkedProcessError()
         serve_references(None, None, None)
+        set_reference_hooks(ObjectRef, ObjectRef.__reduce__)
         self._daemon = None
         self.loop.abandon()
         if self.objects.mapping is not None:
@@ -171,6 +185,11 @@ class Process:
         """Send to the daemon. Lock held."""
         if self._daemon is not None:
             self.loop.send(self._daemon, encode(message), now=True)
+
+    def tell_soon(self, message: Message) -> None:
+        """The same, together with what follows; before the next poll at the latest. Lock held."""
+        if self._daemon is not None:
+            self.loop.send(self._daemon, encode(message), now=False)
 
     def on_daemon_lost(self) -> None:
         """The daemon's socket closed. Lock held."""
@@ -193,15 +212,23 @@ class Process:
         if self._on_warning is not None:
             self.loop.later.append(partial(self._on_warning, text))
 
+    def on_slab(self, message: SlabGranted) -> None:
+        """Lock held."""
+        self.objects.slabs.granted(message)
+        if self.objects.promotions.is_due:
+            self.loop.soon()
+
     # --- the loop's hooks (lock held) -----------------------------------------------------------------
 
     def _before_poll(self) -> None:
         self.objects.drain()
         self.submitter.before_poll()
+        if self.objects.promotions.is_due:
+            self.objects.promotions.advance()
 
     def _after_batch(self) -> None:
         self.submitter.after_batch()
-        self.objects.drain()
+        self.objects.after_batch()
 
     def _housekeeping(self, now_s: float) -> None:
         self.objects.drain()
@@ -209,31 +236,11 @@ class Process:
         self.objects.promotions.housekeeping()
         self.recorder.housekeeping(now_s)
 
-    # --- references ------------------------------------------------------------------------------------
-
-    def _adopt(self, object_id: bytes, owner: bytes) -> ObjectRef:
-        with self.loop.guard, self.loop.lock:
-            return self.objects.adopt(object_id, owner)
-
-    def _claim(self, ref: ObjectRef) -> bool:
-        """A reference that was made from bytes becomes a handle on its object. False: none is known."""
-        with self.loop.guard, self.loop.lock:
-            return ref._home is NOWHERE and self.objects.claim(ref)
-
-    def _export(self, ref: ObjectRef) -> tuple[bytes, bytes]:
-        self._check(ref)
-        with self.loop.guard, self.loop.lock:
-            if self.objects.escape(ref._id):
-                task = self.submitter.tasks.tasks.get(ref._id[: ids.TASK_ID_BYTES])
-                if task is not None:
-                    task.seal_results = True  # in time or not: a value that arrives is promoted
-        return ref._id, ref._owner
-
     def _check(self, ref: ObjectRef) -> None:
         """Raises: NbrayError if the session is lost, or the reference is another session's."""
         if self.failure is not None:
             raise self._lost()
-        if ref._home is not self.objects.home and not self._claim(ref):
+        if ref._home is not self.objects.home and not self.sharing.claim(ref):
             if ref._home is NOWHERE:
                 raise UnknownObjectError(ref._id)
             raise StaleSessionError()
@@ -246,9 +253,12 @@ class Process:
 
     def export_function(self, definition: Definition, max_calls: int) -> bytes:
         """Pickle a function for this session; returns its ID."""
-        key, news = self.submitter.exports.export(definition, max_calls)
+        exports = self.submitter.exports
+        captured = len(exports.captured)
+        key, news = exports.export(definition, max_calls)
         if news is not None:
             with self.loop.guard, self.loop.lock:
+                self.sharing.share(exports.captured[captured:])
                 self.tell_daemon(news)
         return key
 
@@ -321,11 +331,15 @@ class Process:
             packed_args: Value
             holds = [ref._id for ref in dependencies]
             stored = b""
+            inner: list[Pair] = []
+            if packed.refs:
+                with self.loop.lock:
+                    inner = self.sharing.share(packed.refs)
             if packed.size_bytes <= INLINE_MAX_BYTES:
                 packed_args = packed.to_bytes()
             else:
                 stored = ids.put_id(context.child_scope(), context.next_number())
-                descriptor = self.objects.store(stored, self.process_id, packed)
+                descriptor = self.objects.creating.store(stored, self.process_id, packed, inner)
                 if descriptor is None:
                     raise self._lost()
                 packed_args = descriptor
@@ -333,7 +347,9 @@ class Process:
             with self.loop.lock:
                 if stored:
                     self._own_stored(stored, packed_args)
-                kept = [*holds, stored] if stored else holds
+                kept = [*holds, *(object_id for object_id, _owner in inner)] if inner else holds
+                if stored:
+                    kept = [*kept, stored]
                 task = Task(task_id, spec, packed_args, not spec.max_retries, holds, kept)
                 refs = self._start(task)
                 if stored:
@@ -355,7 +371,7 @@ class Process:
 
     # --- put ------------------------------------------------------------------------------
 
-    def put(self, value: Any) -> ObjectRef:
+    def put(self, value: Any, weak: bool = False) -> ObjectRef:
         """Store a value; see ``nbray.put``."""
         if self.failure is not None:
             raise self._lost()
@@ -365,20 +381,28 @@ class Process:
         ref: ObjectRef | None = None
         with self.loop.guard:
             data: Value | None
+            inner = pairs_of(packed.refs)
             if packed.size_bytes <= INLINE_MAX_BYTES:
                 data = packed.to_bytes()
             else:
-                data = self.objects.store(object_id, self.process_id, packed)
+                data = self.objects.creating.store(object_id, self.process_id, packed, inner, weak)
             if data is not None:
                 with self.loop.lock:
                     entry = self._own_stored(object_id, data)
                     if type(data) is not bytes:
                         entry.outline = packed.outline()
+                    if inner:
+                        self.objects.contain(entry, inner)
                     ref = make_ref(entry, self.objects.home)
                     self.objects.drain()
         if ref is None:
             raise self._lost()
         return ref
+
+    def free(self, object_ids: list[bytes]) -> None:
+        """Free objects by force; see ``nbray.internal.free``."""
+        with self.loop.guard, self.loop.lock:
+            self.objects.freeing.free(object_ids)
 
     def _why(self, entry: Entry) -> str:
         """What an object that is not ready waits for, for the text of a timeout."""
@@ -412,6 +436,13 @@ class Process:
         """Have the daemon keep these in place for this process, before it answers their task."""
         self.ask(lambda number: PinObjects(number, object_ids))
 
+    def send_parcel(self, parcel_id: bytes, receiver: bytes, refs: list[list[ObjectRef]]) -> Inner:
+        """Announce the references in results that are about to leave; returns those of each result."""
+        with self.loop.guard, self.loop.lock:
+            inner = tuple([self.sharing.share(some) for some in refs])
+            self.tell_daemon(SendParcel(parcel_id, receiver, [pair for some in inner for pair in some]))
+        return inner
+
     def store_result(self, object_id: bytes, owner: bytes, packed: Serialized) -> Value:
         """A result on its way to its owner through the store.
 
@@ -419,7 +450,11 @@ class Process:
             ObjectStoreFullError: there is no room.
         """
         with self.loop.guard:
-            descriptor = self.objects.store(object_id, owner, packed)
+            inner: list[Pair] = []
+            if packed.refs:
+                with self.loop.lock:
+                    inner = self.sharing.share(packed.refs)
+            descriptor = self.objects.creating.store(object_id, owner, packed, inner)
         if descriptor is None:
             raise self._lost()
         return descriptor
@@ -435,7 +470,12 @@ _HANDLERS: dict[type[Message], Callable[[Process, Any], None]] = {
     CreateFailed: lambda p, m: p.objects.on_create_failed(m),
     ObjectReady: lambda p, m: p.objects.on_ready(m),
     ObjectGone: lambda p, m: p.objects.on_gone(m),
-    SlabGranted: lambda p, m: p.objects.slabs.granted(m),
+    SlabGranted: lambda p, m: p.on_slab(m),
+    Unheld: lambda p, m: p.objects.on_unheld(m),
+    SettleParcels: lambda p, m: p.submitter.on_settle_parcels(m),
+    RecallObjects: lambda p, m: p.objects.on_recall(m),
+    ObjectsLost: lambda p, m: p.objects.on_lost(m),
+    DropObjects: lambda p, m: p.objects.freeing.free(m.object_ids),
     RecallSlab: lambda p, m: p.objects.slabs.recalled(m),
     LogLines: lambda p, m: p.logs.arrived(m),
     Status: lambda p, m: p.questions.answered(m),

@@ -64,7 +64,7 @@ class ObjectRef(msgspec.Struct, eq=False, gc=False):
 
     #: Set by ``runtime.process``: adopts a reference that was unpickled in this process.
     adopt: ClassVar[Callable[[bytes, bytes], ObjectRef] | None] = None
-    #: Set by ``runtime.process``: notes that a reference leaves by pickle; returns (id, owner).
+    #: Set by ``runtime.process``: notes that a user pickles a reference by hand; returns (id, owner).
     export: ClassVar[Callable[[ObjectRef], tuple[bytes, bytes]] | None] = None
     #: Set by ``runtime.process``: ties a reference that a user made from bytes to its object, if known.
     claim: ClassVar[Callable[[ObjectRef], bool] | None] = None

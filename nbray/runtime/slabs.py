@@ -72,6 +72,16 @@ class SlabWriter:
         self._asked = False
         self._wait = 1  # so many objects go by before a slab is asked for
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is one."""
+        return self._current is not None
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether a slab is on its way."""
+        return self._asked
+
     @staticmethod
     def takes(size_bytes: int, capacity_bytes: int) -> bool:
         """Whether objects of this size may lie in slabs."""

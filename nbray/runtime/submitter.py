@@ -18,18 +18,20 @@ from nbray.core import leases as lease_commands
 from nbray.core.leases import Command, Lease, LeasePool, LeaseState
 from nbray.core.tasks import Task, TaskSpec, TaskState, TaskTable
 from nbray.model.errors import NbrayError
-from nbray.model.limits import INLINE_MAX_BYTES, INLINE_TOTAL_MAX_BYTES, PROTOCOL_VERSION
+from nbray.model.limits import PROTOCOL_VERSION
 from nbray.model.resources import CPU, UNIT, Shape
 from nbray.runtime.functions import Exports
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
+from nbray.runtime.parcels import Parcels
+from nbray.runtime.recomputing import Recomputing
+from nbray.runtime.task_arguments import MANY, TaskArguments
 from nbray.runtime.worker_errors import worker_error
 from nbray.transport.channel import Channel
 from nbray.transport.sockets import connect
 from nbray.wire.base import (
     Descriptor,
     Message,
-    Value,
 )
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
@@ -50,7 +52,7 @@ from nbray.wire.messages import (
     TasksDone,
     WorkerLost,
 )
-from nbray.wire.object_messages import FreeObjects
+from nbray.wire.object_messages import FreeObjects, SettleParcels
 
 _monotonic = time.monotonic
 
@@ -59,8 +61,6 @@ _TICK_S = 0.025
 _CAUSE_DEADLINE_S = 2.0
 #: A call with more arguments than this does not wait for a batch.
 _BULKY_BYTES = 4096
-#: Fewer arguments than this cannot be too much together.
-_MANY = INLINE_TOTAL_MAX_BYTES // INLINE_MAX_BYTES
 
 
 class Link:
@@ -98,7 +98,10 @@ class Submitter:
         self.tasks = TaskTable()
         self.exports = Exports()
         self.pool = LeasePool(partial(os.urandom, 16), self._parallelism)
-        self.objects: Objects  # set by the process: the two need each other
+        self.objects: Objects  # set by ``attach``: the two need each other
+        self.parcels: Parcels
+        self.arguments: TaskArguments
+        self.recomputing: Recomputing
         self.node_cpus = UNIT
         self._loop = loop
         self._address = address
@@ -109,8 +112,16 @@ class Submitter:
         self._submitted = submitted
         self._links: dict[bytes, Link] = {}
         self._touched: list[Lease] = []
-        self._doomed: deque[tuple[Task, Value]] = deque()  # an argument of theirs is an error
+        self._doomed: deque[tuple[Task, bytes]] = deque()  # an argument of theirs is an error
         self._dying: dict[bytes, tuple[Lease, float]] = {}  # socket closed, cause still to come
+
+    def attach(self, objects: Objects) -> None:
+        """Whose values the tasks take and make."""
+        self.objects = objects
+        self.parcels = Parcels(objects, self._tell_daemon)
+        self.arguments = TaskArguments(objects, self.tasks, self.pool)
+        objects.in_use = self.arguments.in_use
+        self.recomputing = objects.recomputing = Recomputing(objects, self)
 
     def _parallelism(self, shape: Shape) -> int:
         cpus = dict(shape).get("CPU", 0)
@@ -125,25 +136,8 @@ class Submitter:
             self.tasks.add_ready(task)
             if not self.pool.queue_up(task):
                 self._place(task)
-        elif self.tasks.add(task, self._hold(task)):
+        elif self.tasks.add(task, self.arguments.hold(task)):
             self._place(task)
-
-    def _hold(self, task: Task) -> int:
-        """Keep its arguments until it is over; returns how many of them are still to come."""
-        missing = 0
-        borrowed = []
-        for object_id in task.holds:
-            entry = self.objects.table.hold_argument(object_id)
-            if entry.value is None:
-                missing += 1
-                if entry.dependents is None:
-                    entry.dependents = []
-                entry.dependents.append(task)
-                if entry.owner is not None:
-                    borrowed.append(entry)
-        if borrowed:
-            self.objects.ask(borrowed)
-        return missing
 
     def argument_ready(self, task: Task) -> None:
         """One of the objects that a task waited for is there."""
@@ -152,11 +146,11 @@ class Submitter:
 
     def _place(self, task: Task) -> None:
         if task.dependencies:
-            error = self._failed_dependency(task)
+            error = self.arguments.error(task)
             if error is not None:
                 self._pass_on(task, error)
                 return
-            if len(task.dependencies) > _MANY and self._move_arguments(task):
+            if len(task.dependencies) > MANY and self.arguments.move(task):
                 return
         commands: list[Command] = []
         self.pool.place(task, _monotonic(), commands)
@@ -164,18 +158,6 @@ class Submitter:
             self._perform(commands)
         elif self.pool.ripe and not self._loop.is_due:
             self._loop.soon()
-
-    def _move_arguments(self, task: Task) -> bool:
-        """Small values that are too much together go to the store; the task is placed again after that."""
-        entries = {o: self.objects.table.entries[o] for o in task.dependencies}.values()
-        sizes = [len(entry.value) for entry in entries if type(entry.value) is bytes]
-        if sum(sizes) <= INLINE_TOTAL_MAX_BYTES:
-            return False
-        inline = [entry for entry in entries if type(entry.value) is bytes]
-        self.tasks.arguments_move(task, len(inline))
-        for entry in inline:
-            self.objects.promotions.promote(entry, task)
-        return True
 
     def argument_refused(self, task: Task, error: NbrayError) -> None:
         """The store has no room for its arguments."""
@@ -186,23 +168,16 @@ class Submitter:
         """Push what was queued for workers that are busy."""
         if self.pool.ripe:
             self._run(self.pool.feed_ripe)
+        if self._touched:
+            self.after_batch()
 
-    def _pass_on(self, task: Task, error: Value) -> None:
+    def _pass_on(self, task: Task, error: bytes) -> None:
         """End a task, and then those that this ends: one by one, since a chain of them may be long."""
         self._doomed.append((task, error))
         if len(self._doomed) == 1:
             while self._doomed:
                 self._finish(*self._doomed[0], True)
                 self._doomed.popleft()
-
-    def _failed_dependency(self, task: Task) -> Value | None:
-        """The body does not run if an argument is an error; the error is passed on."""
-        entries = self.objects.table.entries
-        for object_id in task.dependencies:
-            entry = entries[object_id]
-            if entry.failed:
-                return entry.value
-        return None
 
     # --- commands --------------------------------------------------------------------------------
 
@@ -254,12 +229,19 @@ class Submitter:
                 self._loop.send_rows(channel, rows, now=False)
                 rows = []
                 self._introduce(link, channel, task.spec)
+            if task.holds and self.objects.away and self.arguments.withdraw(lease, task):
+                self._touched.append(lease)  # it has room for others
+                self._loop.soon()
+                continue
             values: list[Any] = []
             if task.dependencies:  # ready, all of them, so no value is None
                 values = [entries[d].value for d in task.dependencies]
+                self.arguments.share_inner(task)
                 now = True
-            args = task.args
-            if type(args) is bytes and len(args) > _BULKY_BYTES:
+            args: Any = task.args
+            if type(args) is Descriptor:
+                args = entries[args.object_id].value  # it may have been moved
+            elif len(args) > _BULKY_BYTES:
                 now = True
             rows.append(TaskCall(task.task_id, task.attempt, spec_id, args, values, task.seal_results))
         self._loop.send_rows(channel, rows, now=now)
@@ -304,10 +286,8 @@ class Submitter:
         slowest_us = -1
         for answer in answers:
             task = self.tasks.current(answer.task_id, answer.attempt)
-            if task is None or lease is None:
-                self._on_stale(answer, task)
-                continue
-            if not self.pool.answered(lease, task, now_s):
+            if task is None or lease is None or not self.pool.answered(lease, task, now_s):
+                self._on_stale(link, answer, task)
                 continue
             slowest_us = max(slowest_us, answer.execution_us)
             if answer.log_sequence:
@@ -315,9 +295,14 @@ class Submitter:
             self.tasks.answered(task)
             if answer.failed and len(task.results) > 1:
                 # Some results may have been stored before another failed.
-                self._tell_daemon(FreeObjects([entry.object_id for entry in task.results]))
+                stored = [entry.object_id for entry in task.results if entry.value is None]
+                self._tell_daemon(FreeObjects(stored))
+            if answer.inner:
+                self.parcels.take(link.process_id, answer, task)
             for entry, value in zip(task.results, answer.results):  # noqa: B905  # a keyword costs 0.1 us
                 deliver_to(entry, value, answer.failed)
+            if len(task.results) != 1 or type(value) is Descriptor:
+                self.recomputing.keep(task)
             if task.holds:
                 self.objects.release_arguments(task.holds)
         if lease is not None and slowest_us >= 0:
@@ -325,8 +310,17 @@ class Submitter:
         if lease is not None and (not self._touched or self._touched[-1] is not lease):
             self._touched.append(lease)
 
-    def _on_stale(self, answer: TaskAnswer, task: Task | None) -> None:
+    def on_settle_parcels(self, message: SettleParcels) -> None:
+        """A worker is dead: nothing of it is on its way any more once what it had sent is read."""
+        link = self._links.get(message.sender)
+        if link is not None and link.channel is not None:
+            link.channel.read_last_words()
+        self.parcels.settle(message.sender)
+
+    def _on_stale(self, link: Link, answer: TaskAnswer, task: Task | None) -> None:
         """An answer that comes late or again: what it stored belongs to nobody."""
+        if answer.inner:
+            self.parcels.end(link.process_id, answer)
         known = self.objects.table.entries
         stale = [v.object_id for v in answer.results if type(v) is Descriptor and v.object_id not in known]
         if stale and task is None and answer.task_id not in self.tasks.tasks:
@@ -351,17 +345,12 @@ class Submitter:
         decide(_monotonic(), commands)
         self._perform(commands)
 
-    def _finish(self, task: Task, error: Value, failed: bool) -> None:
+    def _finish(self, task: Task, error: bytes, failed: bool) -> None:
         """End a task here: all its results become ``error``."""
         self._record(task.task_id, "failed", task.spec)
         self.tasks.given_up(task)
         for entry in task.results:
-            value = error
-            if type(value) is Descriptor:
-                # The bytes belong to another object, which may go: keep a copy.
-                assert self.objects.mapping is not None
-                value = bytes(self.objects.mapping.readable(value))
-            self.objects.deliver_to(entry, value, failed)
+            self.objects.deliver_to(entry, error, failed)
         if task.holds:
             self.objects.release_arguments(task.holds)
 

@@ -18,7 +18,8 @@ from functools import partial
 from itertools import count
 from typing import Any, NoReturn
 
-from nbray.core.references import Entry
+from nbray.core.references import Away, Entry
+from nbray.core.tasks import parcel_id
 from nbray.model import ids
 from nbray.model.errors import ObjectStoreFullError, RayConnectionError, SerializationError
 from nbray.model.limits import INLINE_MAX_BYTES, INLINE_TOTAL_MAX_BYTES
@@ -27,7 +28,8 @@ from nbray.runtime.blocking import BlockingCount
 from nbray.runtime.call_limit import CallLimit
 from nbray.runtime.context import Place, TaskContext
 from nbray.runtime.functions import Imports
-from nbray.runtime.process import Process
+from nbray.runtime.process import Inner, Process
+from nbray.runtime.refs import ObjectRef
 from nbray.runtime.results import returned
 from nbray.runtime.serialization import Serialized, deserialize, pack_small, serialize
 from nbray.runtime.task_errors import serialize_error, serialize_system_error
@@ -73,6 +75,10 @@ _BATCH_MAX = 64
 _BULKY_BYTES = 4096
 
 
+#: The results of a task, and whether they are its error.
+Outcome = tuple[list[Value], bool]
+
+
 class Known:
     """What an owner told of a kind of calls, and the function once it was loaded."""
 
@@ -115,6 +121,8 @@ class Executor:
         self._unsent_since_ns = 0
         self._following: tuple[OwnerLink, TaskCall] | None = None  # taken out of the inbox, runs next
         self._limit = ThreadLimit()
+        self._inner: Inner = ()  # references in the results of the task that ran
+        process.objects.says_at_once = False  # but when a task is over
         self._log_sequence = 0
         self._log_reported = 0
         self._streams = (TaskStream("stdout", 1, self._emit), TaskStream("stderr", 2, self._emit))
@@ -239,6 +247,7 @@ class Executor:
         borrowed: list[Entry] = []
         process.recorder.begin(call.task_id, known)
         started_ns = _clock_ns()
+        self._inner = ()
         results, failed = self._attempt(link, call, known, borrowed)
         execution_us = (_clock_ns() - started_ns) // 1000
         if self._loop.closing:  # a process that the task forked came back here: it is no worker
@@ -248,7 +257,7 @@ class Executor:
         for stream in self._streams:
             if stream.is_used:
                 stream.end_of_task()
-        if borrowed:
+        if borrowed or process.objects.table.fresh:
             self._release(borrowed)
         process.recorder.end("failed" if failed else "finished")
         self._running = None
@@ -256,9 +265,7 @@ class Executor:
             self._departure.announce()
         self._answer(link, call, results, failed, execution_us)
 
-    def _attempt(
-        self, link: OwnerLink, call: TaskCall, known: Known, borrowed: list[Entry]
-    ) -> tuple[list[Value], bool]:
+    def _attempt(self, link: OwnerLink, call: TaskCall, known: Known, borrowed: list[Entry]) -> Outcome:
         """Run the user's function; its frames and values are gone when this returns."""
         try:
             function = known.function
@@ -274,7 +281,7 @@ class Executor:
             self._leave(exc)
             raise
         except BaseException as exc:  # noqa: BLE001  # whatever user code raises is the task's result
-            return self._failure(known, exc)
+            return self._failure(link, call, known, exc)
         try:
             if known.num_returns == 1 and not call.seal_results:
                 small = pack_small(value)
@@ -285,11 +292,13 @@ class Executor:
             # Ours, not the user's: they stand for themselves.
             return [serialize_system_error(exc)] * known.num_returns, True
         except BaseException as exc:  # noqa: BLE001  # whatever user code raises is the task's result
-            return self._failure(known, exc)
+            return self._failure(link, call, known, exc)
 
-    @staticmethod
-    def _failure(known: Known, exc: BaseException) -> tuple[list[Value], bool]:
-        error = serialize_error(exc, task_name=known.name, pid=os.getpid(), node="local")
+    def _failure(self, link: OwnerLink, call: TaskCall, known: Known, exc: BaseException) -> Outcome:
+        refs: list[ObjectRef] = []
+        error = serialize_error(exc, task_name=known.name, pid=os.getpid(), node="local", refs=refs)
+        if refs:
+            self._send_parcel(link, call, [refs] * known.num_returns)
         return [error] * known.num_returns, True
 
     def _arguments(
@@ -308,8 +317,8 @@ class Executor:
         objects = self._process.objects
         with self._loop.lock:
             entry = objects.table.borrow_argument(value.object_id, link.owner_id)
-            if entry.value is None:
-                objects.deliver(value.object_id, value, False)
+            if entry.value is None or type(entry.value) is Away:
+                objects.provide(entry, value)
         borrowed.append(entry)
         return objects.load(entry)
 
@@ -320,7 +329,14 @@ class Executor:
         for index, item in enumerate(packed):
             inline_bytes += item.size_bytes if item.size_bytes <= INLINE_MAX_BYTES else 0
             values.append(self._pack(link, call, index, item, inline_bytes > INLINE_TOTAL_MAX_BYTES))
+        self._send_parcel(link, call, [item.refs for item in packed])
         return values
+
+    def _send_parcel(self, link: OwnerLink, call: TaskCall, refs: list[list[ObjectRef]]) -> None:
+        """References in the results: nobody may let go of them while they travel."""
+        if any(refs):
+            name = parcel_id(call.task_id, call.attempt)
+            self._inner = self._process.send_parcel(name, link.owner_id, refs)
 
     def _pack(
         self, link: OwnerLink, call: TaskCall, index: int, packed: Serialized, seal: bool = False
@@ -330,7 +346,9 @@ class Executor:
         return self._process.store_result(ids.result_id(call.task_id, index), link.owner_id, packed)
 
     def _release(self, borrowed: list[Entry]) -> None:
-        """Let go of the task's arguments; pin those of which a view lives on, before the owner frees them."""
+        """Let go of the task's arguments. What is kept of them is known to the daemon before the owner,
+        who holds them until it has our answer, lets go: references as holds, bytes under a view as pins.
+        """
         objects = self._process.objects
         with self._loop.lock:
             objects.drain()
@@ -338,7 +356,8 @@ class Executor:
             known = objects.table.entries
             # By ID: one that was given twice is pinned once, since it is unpinned once.
             kept = {e.object_id: e for e in borrowed if not e.pinned and e.object_id in known}
-        if kept:
+            said = objects.say_fresh()
+        if kept or said:
             self._process.pin(list(kept))
             with self._loop.lock:
                 objects.note_pinned(list(kept.values()))
@@ -350,7 +369,9 @@ class Executor:
         log_sequence = 0
         if self._log_reported != self._log_sequence:
             log_sequence = self._log_reported = self._log_sequence
-        answer = TaskAnswer(call.task_id, call.attempt, failed, results, execution_us, log_sequence)
+        answer = TaskAnswer(
+            call.task_id, call.attempt, failed, results, execution_us, log_sequence, self._inner
+        )
         with self._loop.guard, self._loop.lock:
             inbox = self._inbox
             self._following = inbox.popleft() if inbox else None

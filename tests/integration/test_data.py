@@ -312,16 +312,6 @@ def test_four_tasks_with_one_large_array_take_its_memory_once(tmp_path: Path) ->
 # --- references inside values ---------------------------------------------------------------------------
 
 
-@pytest.fixture
-def _escapes_stay_for_the_session(_nothing_stays_in_the_store: None) -> Iterator[None]:
-    """References that went into values pin their objects: these tests get a session of their own."""
-    nbray.shutdown()
-    with session(num_cpus=2, object_store_memory=STORE_BYTES):
-        yield
-    nbray.init(num_cpus=2, object_store_memory=STORE_BYTES)
-
-
-@pytest.mark.usefixtures("_escapes_stay_for_the_session")
 def test_references_inside_values_arrive_as_references_and_lead_to_the_values(tmp_path: Path) -> None:
     @nbray.remote
     def inner(n: int) -> Any:
@@ -349,7 +339,6 @@ def test_references_inside_values_arrive_as_references_and_lead_to_the_values(tm
     assert nbray.get(nbray.get([inner.remote(n) for n in range(3)])) == [0, 11, 22]
 
 
-@pytest.mark.usefixtures("_escapes_stay_for_the_session")
 @pytest.mark.parametrize("kind", ["put", "result", "result to come"])
 def test_small_value_can_be_read_while_its_owner_holds_its_gil(kind: str, tmp_path: Path) -> None:
     @nbray.remote

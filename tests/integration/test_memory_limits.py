@@ -88,7 +88,7 @@ def test_one_object_larger_than_the_cgroup_is_refused(group: MemoryCgroup) -> No
         process = current()
         try:
             with process.loop.guard:
-                process.objects.store(b"x" * 20, process.process_id, packed)
+                process.objects.creating.store(b"x" * 20, process.process_id, packed)
         except nbray.ObjectStoreFullError as exc:
             error = str(exc)
         print(json.dumps([error, nbray.get(alive.remote())]))

@@ -219,12 +219,12 @@ def test_views_that_outlived_their_task_are_dropped() -> None:
 def test_the_space_of_a_result_that_was_being_written_returns() -> None:
     @nbray.remote(max_retries=0)
     def dies_writing() -> Any:
-        from nbray.runtime.objects import Objects
+        from nbray.runtime.creating import Creating
 
         def half(_self: Any, _descriptor: Any, _cold_bytes: int, _serialized: Any) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
-        setattr(Objects, "_write", half)  # noqa: B010  (mypy refuses the assignment)
+        setattr(Creating, "_write", half)  # noqa: B010  (mypy refuses the assignment)
         return np.ones(5_000_000)
 
     with pytest.raises(RayWorkerError, match="SIGKILL"):

@@ -186,9 +186,9 @@ class World:
             loop, address, b"j" * 16, self.hear, lambda *_: None, self.note, lambda *_: None
         )
         self.objects = Objects(
-            loop, OWNER, self.hear, self.submitter.argument_ready, self.submitter.argument_refused
+            loop, OWNER, self.hear, self.hear, self.submitter.argument_ready, self.submitter.argument_refused
         )
-        self.submitter.objects = self.objects
+        self.submitter.attach(self.objects)
         self.submitter.node_cpus = cpus
         self.submitter.exports.messages[FUNCTION] = DefineFunction(FUNCTION, "f", b"code")
         self._lease_ids = 0

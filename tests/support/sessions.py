@@ -47,7 +47,7 @@ def await_empty_store() -> None:
 
 
 def await_forgotten() -> None:
-    """This driver holds no open task and no object, but for those whose references went into values."""
+    """This driver holds no open task and no object, but for those whose references it pickled by hand."""
 
     def held() -> int:
         gc.collect()
@@ -55,7 +55,7 @@ def await_forgotten() -> None:
         with process.loop.lock:
             process.objects.drain()
             entries = process.objects.table.entries.values()
-            return len([e for e in entries if not e.escaped]) + len(process.submitter.tasks)
+            return len([e for e in entries if not e.exported]) + len(process.submitter.tasks)
 
     until(lambda: not held(), "the driver has forgotten every object and task")
 

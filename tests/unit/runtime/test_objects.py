@@ -40,8 +40,8 @@ def said() -> list[Message]:
 
 @pytest.fixture
 def objects(loop: Loop, said: list[Message]) -> Objects:
-    objects = Objects(loop, _ME, said.append, lambda _task: None, lambda _task, _error: None)
-    objects.mapping = cast("Mapping", SimpleNamespace(capacity_bytes=1 << 30))
+    objects = Objects(loop, _ME, said.append, said.append, lambda _task: None, lambda _task, _error: None)
+    objects.attach(cast("Mapping", SimpleNamespace(capacity_bytes=1 << 30)), b"n" * 16)
     return objects
 
 
@@ -51,24 +51,26 @@ def test_storing_after_the_session_was_lost_does_not_wait(objects: Objects, loop
         objects.fail_all(RayletError(node="", why="gone"))
 
     # when the value is stored, then there is no descriptor, at once
-    assert objects.store(_OBJECT, _ME, serialize(bytes(1000), root="value")) is None
+    assert objects.creating.store(_OBJECT, _ME, serialize(bytes(1000), root="value")) is None
 
 
 def test_a_refused_promotion_is_tried_again_though_nothing_else_is_due(
     objects: Objects, loop: Loop, said: list[Message]
 ) -> None:
     with loop.lock:
-        # given an escaped value, for which the store had no room, twice
+        # given a shared value, for which the store had no room, twice
         ref = objects.own(_OBJECT)
         objects.deliver(_OBJECT, b"value", False)
-        objects.escape(_OBJECT)
+        objects.share([_OBJECT])
         for _ in range(2):
+            objects.promotions.advance()
             loop._deadline_s = None
             objects.on_create_failed(CreateFailed(_OBJECT, "full", ""))
 
             # when that was said, then another try is due
             assert loop._deadline_s is not None
             objects.promotions.housekeeping()
+        objects.promotions.advance()
     assert [type(m) for m in said] == [CreateObject] * 3
     del ref
 
