@@ -4,8 +4,9 @@ Called by:  pytest, tests.stateful.test_borrowing_mutations.
 Imports:    tests.support.borrowing_search, tests.support.borrowing_world.
 Never:      samples: a search that does not come to its end is a failure.
 
-What a script does not drop is dropped at its end. One owner ``O`` and two workers, ``A`` and ``B``. Objects are named after who made them: ``O.1`` is the
-first that ``O`` made, and ``O.3`` the third, perhaps the result of a task.
+One owner ``O`` and two workers, ``A`` and ``B``. Objects are named after who made them: ``O.1`` is the
+first that ``O`` made, and ``O.3`` the third, perhaps the result of a task. What a script does not drop is
+dropped when nothing else can happen.
 """
 
 from __future__ import annotations
