@@ -61,11 +61,11 @@ def disk_seconds(size_bytes: int, pieces: int = 1) -> float:
 
 
 def references(ray: Any) -> dict[str, float]:
-    @ray.remote
+    @ray.remote  # type: ignore[untyped-decorator]  # of one runtime or the other
     def total(refs: list[Any]) -> int:
         return sum(ray.get(refs))
 
-    @ray.remote
+    @ray.remote  # type: ignore[untyped-decorator]
     def count(*values: Any) -> int:
         return len(values)
 

@@ -89,16 +89,16 @@ class ReferenceTable:
     """All entries of one process.
 
     ``let_go`` lists own objects of which the directory must be told that this process holds them no more,
-    ``fresh`` what was borrowed and may have to be told. ``unconfirmed``: the directory was told of some, and
-    may not have read it. A worker whose answer makes others let go asks the daemon a question before, clears
-    this as it asks, and waits for the reply.
+    ``fresh`` what was borrowed and may have to be told. ``unconfirmed``: the directory may not have read yet
+    what ``take_fresh`` told it. A worker whose answer lets others let go asks it a question first, clears
+    this as it does, and waits for the reply.
     """
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Entry] = {}
         self.let_go: list[bytes] = []
-        self.fresh: list[Entry] = []
         self.unconfirmed = False
+        self.fresh: list[Entry] = []
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -203,9 +203,8 @@ class ReferenceTable:
     def contain(self, outer: Entry, inner: Iterable[Pair], process_id: bytes) -> None:
         """The value of an own object has references to these in it: it holds them for as long as it lives.
 
-        Those of others become known here, if they were not. If the outer object is shared, share these.
-        What a value held that came before this one (it was lost, and made again) stays: somebody may have
-        read it.
+        Those of others become known here, if they were not. If the outer object is shared, share these. What
+        a value has that came before this one (it was lost, and made again) stays: somebody may have read it.
         """
         found = dict.fromkeys(outer.inner)
         for object_id, owner in inner:
@@ -238,6 +237,19 @@ class ReferenceTable:
                     entry.told = UNKNOWN
         self.unconfirmed |= bool(pairs)
         return pairs
+
+    def released(self, freed: Iterable[Entry]) -> list[bytes]:
+        """Of which of these the directory must be told, after ``take_fresh``, that they are borrowed no more.
+
+        Not of those that have come back since: it would take the new hold for the old one.
+        """
+        released = []
+        for entry in freed:
+            if entry.told == KNOWN and entry.owner is not None:
+                now = self.entries.get(entry.object_id)
+                if now is None or now.told != KNOWN:
+                    released.append(entry.object_id)
+        return released
 
     def take_let_go(self) -> list[bytes]:
         """Own objects of which the directory must be told that this process holds them no more."""

@@ -25,11 +25,14 @@ from nbray.core import lease_requests, worker_process
 from nbray.core.scheduler import Scheduler
 from nbray.core.workers import WorkerPool
 from nbray.events.schema import NODE, WORKER
-from nbray.model.errors import NbrayError, ProtocolError
+from nbray.model.errors import ProtocolError
 from nbray.model.limits import PROTOCOL_VERSION
 from nbray.model.resources import CPU, UNIT
 from nbray.node.control_plane import ControlPlane
+from nbray.node.describing import Describing
 from nbray.node.event_feed import EventFeed
+from nbray.node.snapshot import snapshot
+from nbray.node.storage import available_memory, spill_plan
 from nbray.node.workers import WorkerExit, WorkerHandle, Workers
 from nbray.store.arena import Arena
 from nbray.store.budget import MemoryBudget
@@ -99,10 +102,17 @@ class NodeDaemon:
             lambda: {control.redis_pid},
         )  # fmt: skip
         self._store = StoreServer(
-            start.node_id, arena, budget.available, self._send_to, self._run_in_thread, self._loop.call_later,
-            writers_back=True,
+            start.node_id, arena, available_memory(start.store, budget), self._send_to,
+            self._supervisor.run_in_thread, self._loop.call_later, writers_back=not start.store.huge_pages,
+            plan=spill_plan(start.store, start.session_dir), tell=self._tell_people,
+            moved=self._events.object_moved,
+        )  # fmt: skip
+        self._describing = Describing(
+            start.node_id, self._processes, self._send_to, self._loop.call_later, self._store.overview,
+            self._store.stats,
         )  # fmt: skip
         self._handlers: dict[type[Message], Callable[[Peer, Any], None]] = {
+            **self._describing.handlers,
             Hello: self._on_hello,
             RequestLease: self._on_request_lease,
             CancelLease: self._on_cancel_lease,
@@ -456,45 +466,12 @@ class NodeDaemon:
     def status(self) -> dict[str, Any]:
         """A snapshot, plain data; ``observe.status`` makes it readable."""
         self._events.flush()
-        start, books = self._start, self._scheduler.snapshot()
-        pool = self._pool.snapshot()
-        return {
-            "nodes": [
-                {
-                    "name": "local", "node_id": start.node_id.hex(), "incarnation": start.node_incarnation,
-                    "alive": True, "resources": start.resources, "free": books["free"],
-                }
-            ],
-            "workers": pool,
-            "store": self._store.stats(),
-            "tasks": self._events.log.tasks(),
-            "functions": self._events.log.tasks_by_name(),
-            "redis": {
-                "origin": start.redis_origin, "connected": self.control.client.is_connected,
-                "restarts": self.control.restarts,
-            },
-            "events_dropped": self._events.log.dropped,
-            "leases": {
-                "granted": pool.get("leased", 0) + pool.get("blocked", 0),
-                "queued": sum(kind["count"] for kind in books["queued"]),
-                "waiting": books["queued"],
-            },
-            "processes": {
-                "daemon": os.getpid(), "zygote": self.workers.zygote.pid, "redis": self.control.redis_pid,
-                "workers": sorted(h.pid for h in self.workers.handles.values() if h.pid),
-            },
-            "session_dir": start.session_dir,
-        }  # fmt: skip
+        return snapshot(
+            self._start, self._scheduler.snapshot(), self._pool.snapshot(), self._store.stats(),
+            self._events.log, self.control, self.workers,
+        )  # fmt: skip
 
-    def _run_in_thread(
-        self, work: Callable[[], object], done: Callable[[BaseException | None], None]
-    ) -> None:
-        async def run() -> None:
-            try:
-                await self._loop.run_in_executor(None, work)
-            except (NbrayError, OSError) as exc:
-                done(exc)
-            else:
-                done(None)
-
-        self._supervisor.spawn("store backing", run())
+    def _processes(self) -> dict[bytes, int]:
+        """Those that can be asked something, with their PIDs."""
+        workers = {handle.process_id: handle.pid for handle in self.workers.handles.values() if handle.ready}
+        return {self._driver_id: self._start.driver_pid, **workers}

@@ -1,4 +1,4 @@
-"""What `init()` and `%ray_shutdown` return: values first, cards in a notebook.
+"""What `init()`, `%ray_shutdown` and `%ray_objects --drop` return: values first, cards in a notebook.
 
 Called by:  api.session, jupyter.
 Imports:    nbray.observe.
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nbray.observe.view import View
-from nbray.observe.wording import headline, redis_origin, size
+from nbray.observe.wording import counted, headline, redis_origin, size
 
 
 class SessionInfo(View, dict[str, Any]):
@@ -72,3 +72,17 @@ class Stopped(View, int):
 
     def _facts(self) -> list[tuple[str, str]]:
         return [("processes", f"{int(self):,} ended")] if self else []
+
+
+class Dropped(View, int):
+    """How many bytes came back when names were dropped. The number is its value."""
+
+    names: tuple[str, ...] = ()
+    objects: int = 0
+
+    def __repr__(self) -> str:
+        return f"nbray: {size(int(self))} came back" if self.objects else "nbray: nothing came back"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        facts = [("dropped", ", ".join(self.names))]
+        return [*facts, ("freed", counted(self.objects, "object"))] if self.objects else facts

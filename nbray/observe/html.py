@@ -1,6 +1,6 @@
 """HTML for notebooks: the one place where text becomes a page.
 
-Called by:  observe.status, observe.cards.
+Called by:  observe.status, observe.cards, observe.memory.
 Imports:    the standard library, nbray.events.text.
 Never:      takes ready-made HTML from a caller; writes a script, a link or a style element.
 
@@ -12,7 +12,7 @@ with neutral fallbacks, and nothing that breaks when styles are removed.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from nbray.events.text import visible
 
@@ -24,6 +24,7 @@ _TABLE = (
 )
 _CELL = "text-align:left;padding:0.2em 0.8em"
 _TITLE = f"{_CELL};font-weight:600;border-bottom:1px solid var(--jp-border-color2,#8888)"
+_HEAD = f"{_CELL};font-weight:600"
 _LABEL = f"{_CELL};font-weight:normal;color:var(--jp-ui-font-color2,inherit)"
 
 
@@ -47,3 +48,34 @@ def card(title: object, rows: Iterable[tuple[object, object]]) -> str:
         f'<thead><tr><th colspan="2" style="{_TITLE}">{esc(title)}</th></tr></thead>'
         f"<tbody>{body}</tbody></table>"
     )
+
+
+def table(
+    title: object,
+    columns: Sequence[object],
+    rows: Iterable[Sequence[object]],
+    notes: Iterable[tuple[object, object]],
+) -> str:
+    """A table with a head, and labelled notes below it; all of it plain text.
+
+    A cell that has several lines shows them below each other.
+    """
+    width = len(columns)
+    head = "".join(f'<th scope="col" style="{_HEAD}">{esc(column)}</th>' for column in columns)
+    body = "".join(
+        "<tr>" + "".join(f'<td style="{_CELL}">{_lines(cell)}</td>' for cell in row) + "</tr>" for row in rows
+    )
+    foot = "".join(
+        f'<tr><th scope="row" style="{_LABEL}">{esc(label)}</th>'
+        f'<td colspan="{max(1, width - 1)}" style="{_CELL}">{esc(value)}</td></tr>'
+        for label, value in notes
+    )
+    return (
+        f'<table class="{_NO_MATH}" style="{_TABLE}">'
+        f'<thead><tr><th colspan="{width}" style="{_TITLE}">{esc(title)}</th></tr><tr>{head}</tr></thead>'
+        f"<tbody>{body}{foot}</tbody></table>"
+    )
+
+
+def _lines(cell: object) -> str:
+    return "<br>".join(esc(line) for line in str(cell).split("\n"))

@@ -25,7 +25,10 @@ from nbray.runtime.process import Process
 from nbray.runtime.refs import ObjectRef
 from nbray.runtime.results import returned
 from nbray.runtime.serialization import deserialize, serialize, serialize_args
+from nbray.runtime.sites import Site, here
 from nbray.runtime.task_errors import serialize_error, serialize_system_error
+from nbray.wire.base import Message
+from nbray.wire.memory_messages import MemoryReport
 from nbray.wire.messages import Welcome
 
 _NODE = "local mode"
@@ -125,7 +128,7 @@ class LocalProcess(Process):
             finally:
                 self._contexts.current = before
         self._counts["failed" if failed else "finished"] += 1
-        return self._own_results(task_id, values, failed)
+        return self._own_results(task_id, values, failed, spec)
 
     def _run(self, spec: TaskSpec, packed: bytes, taken: list[Entry]) -> tuple[list[_Packed], bool]:
         count = spec.num_returns
@@ -148,17 +151,21 @@ class LocalProcess(Process):
             error = serialize_error(exc, task_name=spec.name, pid=os.getpid(), refs=inner)
             return [_Packed(error, inner)] * count, True
 
-    def _own_results(self, task_id: bytes, values: list[_Packed], failed: bool) -> list[ObjectRef]:
+    def _own_results(
+        self, task_id: bytes, values: list[_Packed], failed: bool, spec: TaskSpec
+    ) -> list[ObjectRef]:
         with self.loop.guard, self.loop.lock:
             refs = [
-                self._own(ids.result_id(task_id, index), value, failed) for index, value in enumerate(values)
+                self._own(ids.result_id(task_id, index), value, failed, spec)
+                for index, value in enumerate(values)
             ]
             self.objects.drain()
         return refs
 
-    def _own(self, object_id: bytes, value: _Packed, failed: bool) -> ObjectRef:
+    def _own(self, object_id: bytes, value: _Packed, failed: bool, site: Site | TaskSpec) -> ObjectRef:
         """A new object that is there. Lock held."""
         ref = self.objects.own(object_id)
+        self.objects.table.entries[object_id].site = site
         self.objects.deliver(object_id, value.data, failed)
         if value.refs:
             entry = self.objects.table.entries[object_id]
@@ -173,9 +180,10 @@ class LocalProcess(Process):
             raise self._lost()
         packed = _pack(value, "value")
         context = self.context
+        site = here(context.place, 2)
         object_id = ids.put_id(context.child_scope(), context.next_number())
         with self.loop.guard, self.loop.lock:
-            ref = self._own(object_id, packed, False)
+            ref = self._own(object_id, packed, False, site)
             self.objects.drain()
         return ref
 
@@ -186,6 +194,12 @@ class LocalProcess(Process):
         return ref.binary(), self.process_id
 
     # --- looking ------------------------------------------------------------------------------------
+
+    def ask(self, make: Callable[[int], Message]) -> Message:
+        """The one question that is asked here is who else holds something: nobody does."""
+        if self.failure is not None:
+            raise self._lost()
+        return MemoryReport(0, self.welcome.node_id, {}, [], [], [], 0)
 
     def status(self) -> dict[str, Any]:
         """As a node would tell it."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from nbray.core.references import KNOWN, Away, Entry, Pair, ReferenceTable
+from nbray.core.references import Away, Entry, Pair, ReferenceTable
 from nbray.core.tasks import Task
 from nbray.model.errors import NbrayError, OwnerDiedError, UnreconstructableError
 from nbray.runtime.creating import Creating, full_error
@@ -212,25 +212,18 @@ class Objects:
 
     def release(self, freed: list[Entry]) -> None:
         """Nothing here holds these entries any more. Lock held."""
-        own, pinned, held = [], [], []
-        for entry in freed:
-            if entry.pinned:
-                pinned.append(entry.object_id)
-            if entry.owner is not None:
-                if entry.told == KNOWN:
-                    held.append(entry.object_id)
-            elif type(entry.value) in _STORED:
-                own.append(entry.object_id)
+        own = [e.object_id for e in freed if e.owner is None and type(e.value) in _STORED]
+        pinned = [e.object_id for e in freed if e.pinned]
         let_go = self.table.take_let_go()
-        if own or pinned or held or let_go:
-            self.say_fresh()
-            for kind, object_ids in (
-                (FreeObjects, own), (UnpinObjects, pinned), (ReleaseHolds, held), (LetGo, let_go),
-            ):  # fmt: skip
-                if object_ids:
-                    self._tell_daemon(kind(object_ids))
-            if own and self.recomputing is not None:
-                self.recomputing.gone(own)
+        self.say_fresh()
+        released = self.table.released(freed)
+        for kind, object_ids in (
+            (FreeObjects, own), (UnpinObjects, pinned), (ReleaseHolds, released), (LetGo, let_go),
+        ):  # fmt: skip
+            if object_ids:
+                self._tell_daemon(kind(object_ids))
+        if own and self.recomputing is not None:
+            self.recomputing.gone(own)
 
     def on_unheld(self, message: Unheld) -> None:
         """Nobody else holds these own objects. Lock held."""

@@ -27,7 +27,7 @@ from nbray.model.errors import (
 )
 from nbray.model.limits import INLINE_MAX_BYTES
 from nbray.model.resources import Shape
-from nbray.runtime import custom_serializers
+from nbray.runtime import custom_serializers, describing
 from nbray.runtime.arguments import mark_references
 from nbray.runtime.context import Place, TaskContext
 from nbray.runtime.functions import Definition
@@ -38,6 +38,7 @@ from nbray.runtime.objects import Objects
 from nbray.runtime.questions import Questions
 from nbray.runtime.recorder import Recorder
 from nbray.runtime.refs import NOWHERE, ObjectRef, make_ref, serve_references
+from nbray.runtime.repeats import Repeats
 from nbray.runtime.serialization import (
     Serialized,
     pack_scalars,
@@ -46,6 +47,7 @@ from nbray.runtime.serialization import (
     set_reference_hooks,
 )
 from nbray.runtime.sharing import Sharing, pairs_of
+from nbray.runtime.sites import here
 from nbray.runtime.submitter import Submitter
 from nbray.store.mapping import Mapping
 from nbray.transport.channel import Channel
@@ -54,6 +56,7 @@ from nbray.wire.base import (
     Value,
 )
 from nbray.wire.codec import encode
+from nbray.wire.memory_messages import DescribeEntries, MemoryReport
 from nbray.wire.messages import (
     Advice,
     GetStatus,
@@ -146,6 +149,8 @@ class Process:
         self.get, self.get_one, self.wait = self.gets.get, self.gets.get_one, self.gets.wait
         self._daemon: Channel | None = None
         self._specs: dict[Any, TaskSpec] = {}
+        self._repeats = Repeats()
+        self.running: Callable[[], str] = lambda: ""  # set by workers: the name of the task that runs
         self._on_warning = on_warning
         self._on_lost = on_lost
 
@@ -310,10 +315,13 @@ class Process:
         own, task_id, home = self.objects.table.own, task.task_id, self.objects.home
         if task.spec.num_returns == 1:
             entry = own(task_id + _FIRST)
+            entry.site = task.spec
             task.results = (entry,)
             refs = [make_ref(entry, home)]
         else:
             task.results = [own(ids.result_id(task_id, index)) for index in range(task.spec.num_returns)]
+            for entry in task.results:
+                entry.site = task.spec
             refs = [make_ref(entry, home) for entry in task.results]
         self.submitter.submit(task)
         if self.loop.is_led():
@@ -356,6 +364,8 @@ class Process:
                     self._drop(stored)
             if not (task_id[-1] % _GLANCE_EVERY):
                 self.loop.glance()
+        if stored:
+            self._repeats.sent(args, kwargs, packed.size_bytes, context.place)
         return refs
 
     def _own_stored(self, object_id: bytes, value: Value) -> Entry:
@@ -377,6 +387,7 @@ class Process:
             raise self._lost()
         packed = serialize(value, root="value")
         context = self.context
+        site = here(context.place, 2)
         object_id = ids.put_id(context.child_scope(), context.next_number())
         ref: ObjectRef | None = None
         with self.loop.guard:
@@ -389,6 +400,7 @@ class Process:
             if data is not None:
                 with self.loop.lock:
                     entry = self._own_stored(object_id, data)
+                    entry.site = site
                     if type(data) is not bytes:
                         entry.outline = packed.outline()
                     if inner:
@@ -480,4 +492,6 @@ _HANDLERS: dict[type[Message], Callable[[Process, Any], None]] = {
     LogLines: lambda p, m: p.logs.arrived(m),
     Status: lambda p, m: p.questions.answered(m),
     ObjectsPinned: lambda p, m: p.questions.answered(m),
+    MemoryReport: lambda p, m: p.questions.answered(m),
+    DescribeEntries: describing.answer,
 }

@@ -1,7 +1,7 @@
 """Every message that nbray's processes exchange.
 
 Called by:  core, store, runtime, node, worker, which build and match on them.
-Imports:    msgspec, wire.base, wire.object_messages.
+Imports:    msgspec, wire.base, wire.memory_messages, wire.object_messages.
 Never:      carries a large payload (a Descriptor does) or an object that must be unpickled to route it.
 
 Three conversations, all over frames of ``wire.codec``:
@@ -21,7 +21,9 @@ from typing import Any
 
 import msgspec
 
+from nbray.model.store_plan import StorePlan
 from nbray.wire.base import Message, Value
+from nbray.wire.memory_messages import DescribeEntries, EntriesDescribed, GetMemory, MemoryReport
 from nbray.wire.object_messages import (
     AbortObject,
     AdoptObject,
@@ -113,7 +115,7 @@ class StartNode(Message):
     node_id: bytes
     node_incarnation: int
     resources: dict[str, int]
-    store_capacity_bytes: int  # 0: a share of free memory
+    store: StorePlan
     redis_kind: str
     redis_location: str
     redis_origin: str
@@ -402,4 +404,5 @@ ALL: tuple[type[Message], ...] = (
     RequestSlab, SlabGranted, AdoptObject, RecallSlab, ReturnSlab,
     HoldObjects, ReleaseHolds, SendParcel, EndParcels, SettleParcels, ParcelsSettled, LetGo, Unheld,
     RecallObjects, ObjectsYielded, DropObjects, ObjectsLost,
+    GetMemory, DescribeEntries, EntriesDescribed, MemoryReport,
 )  # fmt: skip

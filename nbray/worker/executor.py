@@ -123,6 +123,7 @@ class Executor:
         self._limit = ThreadLimit()
         self._inner: Inner = ()  # references in the results of the task that ran
         process.objects.says_at_once = False  # but when a task is over
+        process.running = lambda: process.context.name if self._running is not None else ""
         self._log_sequence = 0
         self._log_reported = 0
         self._streams = (TaskStream("stdout", 1, self._emit), TaskStream("stderr", 2, self._emit))
@@ -257,7 +258,8 @@ class Executor:
         for stream in self._streams:
             if stream.is_used:
                 stream.end_of_task()
-        if borrowed or process.objects.table.fresh:
+        table = process.objects.table
+        if borrowed or table.fresh or table.unconfirmed:
             self._release(borrowed)
         process.recorder.end("failed" if failed else "finished")
         self._running = None
@@ -356,8 +358,10 @@ class Executor:
             known = objects.table.entries
             # By ID: one that was given twice is pinned once, since it is unpinned once.
             kept = {e.object_id: e for e in borrowed if not e.pinned and e.object_id in known}
-            said = objects.say_fresh()
-        if kept or said:
+            objects.say_fresh()
+            must_ask = objects.table.unconfirmed or bool(kept)
+            objects.table.unconfirmed = False
+        if must_ask:
             self._process.pin(list(kept))
             with self._loop.lock:
                 objects.note_pinned(list(kept.values()))

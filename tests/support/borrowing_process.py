@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from nbray.core.references import KNOWN, Entry, Pair, ReferenceTable
+from nbray.core.references import Entry, Pair, ReferenceTable
 from nbray.wire.base import Message
 from nbray.wire.object_messages import (
     AdoptObject,
@@ -321,14 +321,14 @@ class Process:
     def _release(self, freed: list[Entry]) -> None:
         """Nothing here holds these entries any more."""
         own = [entry.object_id for entry in freed if entry.owner is None]
-        held = [entry.object_id for entry in freed if entry.owner is not None and entry.told == KNOWN]
         let_go = self.table.take_let_go()
-        if own or held or let_go:
+        if freed or let_go:
             self._tell_fresh()
+        released = self.table.released(freed)
         if own:
             self._tell(FreeObjects(own))
-        if held:
-            self._tell(ReleaseHolds(held))
+        if released:
+            self._tell(ReleaseHolds(released))
         if let_go:
             self._tell(LetGo(let_go))
 

@@ -1,4 +1,4 @@
-"""``%ray_init``, ``%ray_status``, ``%ray_shutdown``.
+"""``%ray_init``, ``%ray_status``, ``%ray_objects``, ``%ray_shutdown``.
 
 Called by:  jupyter.kernel (registers them), IPython (runs them).
 Imports:    nbray.api.session, nbray.jupyter, nbray.observe, IPython.
@@ -18,10 +18,11 @@ from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
 from nbray.api import session
-from nbray.jupyter import shutdown, status
+from nbray.jupyter import drop, objects, shutdown, status
 from nbray.jupyter.kernel import options
 from nbray.observe import renderer
-from nbray.observe.cards import SessionInfo, Stopped
+from nbray.observe.cards import Dropped, SessionInfo, Stopped
+from nbray.observe.memory import Memory
 from nbray.observe.status import ClusterStatus
 
 #: The settings of a session that ``%ray_init`` can choose: name in ``init()`` -> option, default.
@@ -93,10 +94,46 @@ class RayMagics(Magics):
 
     @line_magic
     @magic_arguments()
+    @argument("--holders", action="store_true", help="Show every holder of each object.")
+    @argument(
+        "--leaks",
+        action="store_true",
+        help="Show what only Out[n], _ or the last traceback holds, or nobody known, and what to do.",
+    )
+    @argument("--json", action="store_true", help="Return plain data: dicts, lists, strings and numbers.")
+    @argument(
+        "--drop",
+        type=options.text,
+        nargs="+",
+        metavar="NAME",
+        help="Let go of these: Out[3], Out (all), _, traceback (the last one), or variables of yours.",
+    )
+    def ray_objects(self, line: str) -> Memory | Dropped | dict[str, Any]:
+        """Show which objects there are, how large, where, who holds them and which line made them.
+
+        Example: %ray_objects --leaks
+        """
+        asked = parse_argstring(self.ray_objects, line)
+        if asked.drop:
+            return _drop(asked.drop)
+        found = objects()
+        found = found.holders() if asked.holders else found
+        found = found.leaks() if asked.leaks else found
+        return found.to_dict() if asked.json else found
+
+    @line_magic
+    @magic_arguments()
     def ray_shutdown(self, line: str) -> Stopped:
         """End the session and all its processes. The value is how many there were."""
         parse_argstring(self.ray_shutdown, line)
         return shutdown()
+
+
+def _drop(names: list[str]) -> Dropped:
+    try:
+        return drop(*names)
+    except ValueError as exc:
+        raise UsageError(str(exc)) from exc
 
 
 def _start(asked: Namespace) -> SessionInfo:

@@ -460,6 +460,31 @@ def test_borrowed_object_that_comes_back_is_told_again() -> None:
     assert held.table.take_fresh() == [(X, ELSEWHERE)]
 
 
+def test_what_the_directory_knows_of_is_released_when_it_goes() -> None:
+    held = Held()
+    held.table.own(X)
+    for object_id in (Y, Z):
+        held.table.borrow(object_id, ELSEWHERE)
+        held.table.take_fresh()
+    held.table.borrow(ELSEWHERE, ELSEWHERE)  # it was told nothing of this one
+    for object_id in (X, Y, Z, ELSEWHERE):
+        held.table.drop_handle(object_id, held.freed)
+
+    assert held.table.released(held.freed) == [Y, Z]
+
+
+def test_what_came_back_before_the_directory_was_told_is_not_released() -> None:
+    """It would be told of the new hold first, and then take it for the old one."""
+    held = Held()
+    held.table.borrow(X, ELSEWHERE)
+    held.table.take_fresh()
+    held.table.drop_handle(X, held.freed)
+    held.table.borrow(X, ELSEWHERE)
+
+    assert held.table.take_fresh() == [(X, ELSEWHERE)]
+    assert held.table.released(held.freed) == []
+
+
 def test_who_told_the_directory_something_has_to_ask_whether_it_was_read() -> None:
     """Also if nothing is fresh any more when its task is over: it may have told of it in between."""
     held = Held()

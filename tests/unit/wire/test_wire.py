@@ -1,7 +1,7 @@
 """The wire: every message survives the way, and nothing else comes through.
 
 Called by:  pytest.
-Imports:    nbray.wire.{codec,messages}.
+Imports:    nbray.wire.{codec,messages,memory_messages}.
 Never:      opens a socket; a buffer stands for what has arrived.
 
 Messages are drawn by Hypothesis from their own annotations, so a new message is tested as soon as it
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from nbray.model.errors import ProtocolError
 from nbray.model.limits import FRAME_MAX_BYTES
+from nbray.model.store_plan import StorePlan
 from nbray.wire import messages
 from nbray.wire.base import (
     Descriptor,
@@ -27,6 +28,7 @@ from nbray.wire.base import (
     Value,
 )
 from nbray.wire.codec import HEADER, HEADER_BYTES, decode_buffer, encode
+from nbray.wire.memory_messages import EntryFacts, Origin, ProcessFacts, StoredFacts
 from nbray.wire.messages import (
     ALL,
     CancelLease,
@@ -110,6 +112,10 @@ NUMBERS = [
     "ObjectsYielded",
     "DropObjects",
     "ObjectsLost",
+    "GetMemory",
+    "DescribeEntries",
+    "EntriesDescribed",
+    "MemoryReport",
 ]
 
 # Plain data as it arrives: msgpack knows neither tuples nor sets.
@@ -143,10 +149,15 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
         OwnerAddress: addresses,
         TaskCall: calls,
         TaskAnswer: answers,
+        StorePlan: st.builds(
+            StorePlan, integers, st.booleans(), st.text(max_size=9), integers, st.booleans()
+        ),
         Value: small_bytes | descriptors,
     }
     if annotation in known:
         return known[annotation]
+    if annotation in (Origin, EntryFacts, ProcessFacts, StoredFacts):
+        return st.builds(annotation, *(values_of(field.type) for field in msgspec.structs.fields(annotation)))
     origin, arguments = annotation.__origin__, annotation.__args__
     if origin is dict:
         return st.dictionaries(*map(values_of, arguments), max_size=3)
