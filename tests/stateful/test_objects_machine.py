@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from nbray.core.allocator import Extent
-from nbray.core.object_commands import Command, Release
+from nbray.core.object_commands import Command, Release, Tell
 from nbray.core.objects import ObjectTable
 from nbray.wire.object_messages import (
     ObjectGone,
@@ -57,6 +57,7 @@ class ObjectsMachine(RuleBasedStateMachine):
                 assert generation not in self.writing.values(), "released while written"
                 self.released.add(generation)
                 continue
+            assert isinstance(command, Tell)
             process, message = command
             assert process in self.seats, "told a dead process"
             if isinstance(message, ObjectReady):
