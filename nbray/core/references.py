@@ -207,10 +207,10 @@ class ReferenceTable:
         Those of others become known here, if they were not. If the outer object is shared, share these. What
         a value has that came before this one (it was lost, and made again) stays: somebody may have read it.
         """
-        found = list(outer.inner)
+        found = dict.fromkeys(outer.inner)
         for object_id, owner in inner:
-            if object_id == outer.object_id:
-                continue  # it would never go
+            if object_id in found or object_id == outer.object_id:  # in itself: it would never go
+                continue
             entry = self.entries.get(object_id)
             if entry is None:
                 if owner == process_id:
@@ -218,7 +218,7 @@ class ReferenceTable:
                 entry = self._borrowed(object_id, owner)
             entry.kept += 1
             self._freshen(entry)
-            found.append(object_id)
+            found[object_id] = None
         outer.inner = tuple(found)
 
     # --- the directory of borrowers ------------------------------------------------------------------
@@ -277,7 +277,9 @@ class ReferenceTable:
 
     def ready(self, entry: Entry, value: Held, failed: bool) -> bool:
         """The value arrived; final: a later one is ignored. False if nobody wants it (any more)."""
-        if entry.value is not None or not (entry.handles or entry.held or entry.told):
+        if entry.value is not None or not (
+            entry.handles or entry.held or (entry.told and entry.owner is None)
+        ):
             return False
         entry.value = value
         entry.failed = failed
