@@ -34,8 +34,8 @@ PROTOCOL = 5
 
 Reduced = tuple[Any, ...]
 
-_NO_FILE = "<dynamic-code>"
 _ARRAY_PROTOCOL = ("__reduce__", "__reduce_ex__", "__setstate__")
+_MASKED_PROTOCOL = (*_ARRAY_PROTOCOL, "__getstate__")
 _RAW_POINTER_KINDS = "mM"  # dtypes that NumPy keeps in band because the buffer protocol lacks them
 
 _reference_type: type | None = None
@@ -183,22 +183,58 @@ def _reduce_numpy(array: Any) -> Any:
         return _view_as, (array.view(f"i{dtype.itemsize}"), dtype)
     if dtype.hasobject or dtype.itemsize == 0:
         return NotImplemented
+    if dtype.fields is not None and _has_raw_pointers(dtype):
+        return _view_as, (array.view(f"V{dtype.itemsize}"), dtype)
     reduced = array.__reduce_ex__(PROTOCOL)
     if reduced[0].__name__ == "_reconstruct":  # neither C- nor Fortran-like: it copied into bytes
         reduced = array.copy("C").__reduce_ex__(PROTOCOL)
     return reduced
 
 
+def _has_raw_pointers(dtype: Any) -> bool:
+    """Whether dates or times are among its fields, at any depth."""
+    dtype = dtype.base
+    if dtype.fields is None:
+        return dtype.kind in _RAW_POINTER_KINDS
+    return any(_has_raw_pointers(field[0]) for field in dtype.fields.values())
+
+
 def _reduce_array_subclass(array: Any, kind: type, plain: Any) -> Any:
     """A view of a plain array, unless the class has a way of its own to be pickled."""
-    has_own_way = any(getattr(kind, name) is not getattr(plain, name) for name in _ARRAY_PROTOCOL)
-    if has_own_way or array.dtype.hasobject:
+    if array.dtype.hasobject:
         return NotImplemented
-    return _view_as_class, (plain.view(array, plain), kind)
+    if _shares(kind, plain, _ARRAY_PROTOCOL):
+        return _view_as_class, (plain.view(array, plain), kind)
+    masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
+    if masked is not None and issubclass(kind, masked) and _shares(kind, masked, _MASKED_PROTOCOL):
+        return _reduce_masked(array, kind, plain)
+    return NotImplemented
+
+
+def _shares(kind: type, base: type, protocol: tuple[str, ...]) -> bool:
+    return all(getattr(kind, name, None) is getattr(base, name, None) for name in protocol)
 
 
 def _view_as_class(array: Any, kind: type) -> Any:
     return type(array).view(array, kind)
+
+
+def _reduce_masked(array: Any, kind: type, plain: Any) -> Any:
+    """Two arrays. NumPy's own way copies both into the pickle, and a mask that is none becomes one."""
+    mask, fill = array._mask, array._fill_value
+    if isinstance(mask, plain):
+        mask = plain.view(mask, plain)
+    return _mask_array, (plain.view(array, plain), mask, kind, array._baseclass, fill, array._hardmask)
+
+
+def _mask_array(data: Any, mask: Any, kind: type, base: type, fill: Any, is_hard: bool) -> Any:
+    array = type(data).view(data, kind)
+    array._mask = mask
+    array._baseclass = base
+    array._fill_value = None if fill is None else fill.copy()  # it is set in place, and so was read-only
+    array._hardmask = is_hard
+    array._sharedmask = False
+    return array
 
 
 def _view_as(array: Any, dtype: Any) -> Any:

@@ -348,18 +348,18 @@ def test_a_memoryview_comes_back_with_its_shape_and_read_only() -> None:
     assert returned(memoryview(b"abcdef")[::2]).tobytes() == b"ace"
 
 
-def test_a_store_wraps_each_buffer_with_what_keeps_it_alive() -> None:
+def test_a_store_wraps_all_buffers_at_once_with_what_keeps_it_alive() -> None:
     value = serialize([np.arange(4), np.arange(3.0)])
     arena = np.frombuffer(value.to_bytes(), np.uint8)
-    wrapped: list[tuple[int, int]] = []
+    wrapped: list[list[tuple[int, int]]] = []
 
-    def wrap(offset: int, length: int) -> Any:
-        wrapped.append((offset, length))
-        return arena[offset : offset + length]
+    def wrap(extents: list[tuple[int, int]]) -> list[Any]:
+        wrapped.append(extents)
+        return [arena[offset : offset + length] for offset, length in extents]
 
-    again = deserialize(arena, wrap_buffer=wrap)
+    again = deserialize(arena, wrap_buffers=wrap)
 
-    assert [length for _, length in wrapped] == [32, 24]
+    assert [[length for _, length in extents] for extents in wrapped] == [[32, 24]]
     assert again[0].tolist() == [0, 1, 2, 3]
     assert np.shares_memory(again[1], arena)
     assert not again[1].flags.writeable
@@ -369,7 +369,7 @@ def test_a_store_wraps_each_buffer_with_what_keeps_it_alive() -> None:
 def test_a_value_without_buffers_needs_no_wrapping_in_a_store(value: Any) -> None:
     arena = memoryview(serialize(value).to_bytes())
 
-    assert deserialize(arena, wrap_buffer=pytest.fail) == value  # type: ignore[arg-type]
+    assert deserialize(arena, wrap_buffers=pytest.fail) == value  # type: ignore[arg-type]
 
 
 # --- kinds, references, failures -----------------------------------------------------------------------
