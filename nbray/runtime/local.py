@@ -25,7 +25,7 @@ from nbray.runtime.process import Process
 from nbray.runtime.refs import ObjectRef
 from nbray.runtime.results import returned
 from nbray.runtime.serialization import deserialize, serialize, serialize_args
-from nbray.runtime.task_errors import serialize_error, serialize_system_error
+from nbray.runtime.task_errors import references_in, serialize_error, serialize_system_error
 from nbray.wire.messages import Welcome
 
 _NODE = "local mode"
@@ -115,7 +115,8 @@ class LocalProcess(Process):
         self._counts["submitted"] += 1
         error = next((bytes(entry.value) for entry in taken if entry.failed), None)  # type: ignore[arg-type]
         if error is not None:
-            values, failed = [_Packed(error)] * spec.num_returns, True
+            inner = [self.sharing.adopt(*pair) for pair in references_in(error)]
+            values, failed = [_Packed(error, inner)] * spec.num_returns, True
         else:
             before = self._contexts.current
             place = Place(parent.cell, spec.depth + 1)

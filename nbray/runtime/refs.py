@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from nbray.core.references import Entry
+from nbray.core.references import Entry, Pair
 from nbray.model.errors import RayConnectionError
 from nbray.model.ids import OBJECT_ID_BYTES, TASK_ID_BYTES
 from nbray.runtime.identifiers import TaskID, check_binary
@@ -206,6 +206,11 @@ def serve_references(
 
 #: (entry, home) -> a handle that the entry counts already.
 make_ref: Callable[[Entry, Home], ObjectRef] = ObjectRef  # type: ignore[assignment]  # two ways to call it
+
+
+def pairs_of(refs: Iterable[ObjectRef]) -> list[Pair]:
+    """What these name, each once, with its owner; those that name nothing are left out."""
+    return list({ref._id: (ref._id, ref._owner) for ref in refs if ref._home is not NOWHERE}.values())
 
 
 def rebuild(object_id: bytes, owner: bytes) -> ObjectRef:

@@ -16,7 +16,7 @@ from nbray.model import ids
 from nbray.model.errors import NbrayError
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
-from nbray.runtime.refs import NOWHERE, ObjectRef, rebuild
+from nbray.runtime.refs import NOWHERE, ObjectRef, pairs_of, rebuild
 
 
 class Host(Protocol):
@@ -73,7 +73,7 @@ class Sharing:
 
     def share(self, refs: list[ObjectRef]) -> list[Pair]:
         """These are in a value that is about to leave; returns each once, with its owner. Lock held."""
-        pairs = list({ref._id: (ref._id, ref._owner) for ref in refs if ref._home is not NOWHERE}.values())
+        pairs = pairs_of(refs)
         self._will_seal(self._objects.share([object_id for object_id, _owner in pairs]))
         return pairs
 
