@@ -193,7 +193,8 @@ class LocalProcess(Process):
         if self.failure is not None:
             raise self._lost()
         resources = self.welcome.resources
-        with self.loop.lock:
+        with self.loop.guard, self.loop.lock:
+            self.objects.drain()
             held: list[Entry] = list(self.objects.table.entries.values())
         return {
             "nodes": [{"name": _NODE, "alive": True, "resources": dict(resources), "free": dict(resources)}],

@@ -17,6 +17,7 @@ C ``pickle`` does the work; ``reducer_override`` sees every object that is not a
 from __future__ import annotations
 
 import copyreg
+import functools
 import io
 import pickle
 import sys
@@ -149,10 +150,12 @@ def _may_be_made_with_slots(make: Callable[..., type], cls: type) -> bool:
 
 def _receive_class(make: Callable[..., type], *args: Any) -> type:
     """Rebuild a class, or find the one that this process already has under its tracker ID."""
-    known = args[-2] in _cloud._DYNAMIC_CLASS_TRACKER_BY_ID
+    # Not made again to find out: that would run metaclasses and __init_subclass__, which keep registries.
+    known: type | None = _cloud._DYNAMIC_CLASS_TRACKER_BY_ID.get(args[-2])
+    if known is not None:
+        return known
     cls = make(*args)
-    if not known:
-        _received.add(cls)
+    _received.add(cls)
     return cls
 
 
@@ -173,6 +176,32 @@ def _reduce_code(code: types.CodeType) -> Any:
 
 
 _NO_FILE = "<dynamic-code>"
+
+# --- what the standard library builds of functions ---------------------------------------------------------
+
+
+def _reduce_cached(cached: Any) -> Any:
+    """What ``functools.lru_cache`` made, by value where its function goes so: pickle would name it."""
+    found = _cloud._lookup_module_and_qualname(cached)
+    if found is not None and not _cloud._is_registered_pickle_by_value(found[0]):
+        return NotImplemented
+    parameters = cached.cache_parameters()
+    return _make_cached, (cached.__wrapped__, parameters["maxsize"], parameters["typed"])
+
+
+def _make_cached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+def _reduce_cached_property(cached: functools.cached_property[Any]) -> Any:
+    """Before Python 3.12 they have a lock."""
+    return functools.cached_property, (cached.func,), {"attrname": cached.attrname, "__doc__": cached.__doc__}
+
+
+def _reduce_weak_keys(weak: weakref.WeakKeyDictionary[Any, Any]) -> Any:
+    """With what is in it now. Functions by ``functools.singledispatch`` have one."""
+    return weakref.WeakKeyDictionary, (), None, None, iter(weak.items())
+
 
 # --- buffers ----------------------------------------------------------------------------------------------
 
@@ -256,6 +285,9 @@ _DEFAULT_REDUCERS: dict[type, Callable[[Any], Any]] = {
     **_cloud.Pickler._dispatch_table,
     memoryview: _reduce_memoryview,
     types.CodeType: _reduce_code,
+    type(functools.lru_cache(len)): _reduce_cached,
+    functools.cached_property: _reduce_cached_property,
+    weakref.WeakKeyDictionary: _reduce_weak_keys,
 }
 _REDUCERS = dict(_DEFAULT_REDUCERS)
 

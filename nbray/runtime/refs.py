@@ -216,9 +216,9 @@ def pairs_of(refs: Iterable[ObjectRef]) -> list[Pair]:
 def rebuild(object_id: bytes, owner: bytes) -> ObjectRef:
     """What a pickled reference becomes where it is loaded.
 
-    Raises:
-        RayConnectionError: this process has no session.
+    A process without a session, such as a child of ``multiprocessing``, gets the name alone. Who passes it on
+    need not use it, and an error in here would leave a pool waiting for a worker that died of it.
     """
     if ObjectRef.adopt is None:
-        raise RayConnectionError()
+        return ObjectRef(object_id)
     return ObjectRef.adopt(object_id, owner)

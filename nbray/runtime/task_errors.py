@@ -84,7 +84,7 @@ def deserialize_error(data: Any) -> NbrayError:
     if links and links[0][0].notes:
         error.__dict__["__notes__"] = list(links[0][0].notes)
     if inner:
-        error.__dict__[_REFS] = _held(inner)
+        error.__dict__[_REFS] = [rebuild(*pair) for pair in inner]
     error.__cause__ = cause
     return error
 
@@ -124,13 +124,6 @@ def _task_payload(exc: BaseException, facts: dict[str, Any], refs: list[Any]) ->
 def _system_error(pickled: bytes) -> NbrayError:
     error = pickle.loads(pickled)  # noqa: S301  (it came from a process of this session)
     return error if isinstance(error, NbrayError) else NbrayError(shortened(repr(error)))
-
-
-def _held(inner: list[Pair]) -> list[Any]:
-    try:
-        return [rebuild(*pair) for pair in inner]
-    except NbrayError:  # no session any more: there is nothing to hold
-        return []
 
 
 def _thaw_chain(links: list[tuple[Frozen, str]]) -> BaseException | None:
