@@ -38,7 +38,7 @@ def test_reference_that_goes_through_a_pool_of_processes_comes_back() -> None:
         ref = new_object()
         with multiprocessing.get_context("fork").Pool(1) as pool:
             binary, text = pool.apply_async(name_of, ([ref],)).get(10)
-            (back,) = pool.apply_async(list, ([ref],)).get(10)
+            back: Any = pool.apply_async(list, ([ref],)).get(10)[0]
             pool.close()
             pool.join()
 

@@ -29,6 +29,7 @@ class Point:
 
 class Slotted:
     __slots__ = ("ref",)
+    ref: Any
 
 
 class RefError(Exception):

@@ -609,7 +609,7 @@ def test_records_with_dates_come_back_uncopied(dtype: Any) -> None:
     assert np.shares_memory(again, np.frombuffer(data, np.uint8))
 
 
-class OwnMasked(np.ma.MaskedArray):  # type: ignore[type-arg, misc]
+class OwnMasked(np.ma.MaskedArray):
     pass
 
 
@@ -619,9 +619,11 @@ class OwnMasked(np.ma.MaskedArray):  # type: ignore[type-arg, misc]
         np.ma.array([1.0, 2.0, 3.0], mask=[True, False, False], fill_value=-1.0),
         np.ma.array([1, 2], hard_mask=True),
         np.ma.array(["2020-01-01", "NaT"], dtype="M8[D]", mask=[False, True]),
-        np.ma.array(np.zeros(2, [("a", "i4"), ("b", "f8")]), mask=[(1, 0), (0, 1)]),
+        np.ma.array(
+            np.zeros(2, [("a", "i4"), ("b", "f8")]), mask=np.array([(1, 0), (0, 1)], [("a", "?"), ("b", "?")])
+        ),
         np.ma.array(np.ones((2, 3)), mask=False)[:, ::2],
-        np.ma.array([1, 2], mask=[0, 1]).view(OwnMasked),
+        np.ma.array([1, 2], mask=[False, True]).view(OwnMasked),
     ],
     ids=["filled", "hard, without a mask", "dates", "records", "strided", "own class"],
 )
@@ -643,8 +645,8 @@ def test_a_masked_array_comes_back_uncopied_with_all_that_it_is(array: Any) -> N
 
 
 def test_masked_arrays_of_objects_and_the_masked_constant_come_back() -> None:
-    objects = np.ma.array([1, [2]], dtype=object, mask=[True, False])
-    row = np.ma.array(np.zeros(2, [("a", "i4")]), mask=[(1,), (0,)])[0]
+    objects: Any = np.ma.array([1, [2]], dtype=object, mask=[True, False])
+    row = np.ma.array(np.zeros(2, [("a", "i4")]), mask=np.array([(1,), (0,)], [("a", "?")]))[0]
 
     again = returned([objects, np.ma.masked, row])
 
@@ -661,7 +663,9 @@ def test_a_weak_dictionary_comes_back_with_what_is_in_it() -> None:
 
 
 def test_a_cached_function_that_can_be_imported_goes_by_its_name() -> None:
-    assert returned(fnmatch._compile_pattern) is fnmatch._compile_pattern
+    cached = fnmatch._compile_pattern  # type: ignore[attr-defined]
+
+    assert returned(cached) is cached
 
 
 def test_a_local_function_with_a_cache_comes_back_with_an_empty_one() -> None:
