@@ -18,8 +18,8 @@ pytestmark = pytest.mark.integration
 
 def test_references_in_values_are_counted_in_local_mode_too() -> None:
     with session(num_cpus=2, local_mode=True):
-        for kind in KINDS.values():
-            go_all_ways(kind)
+        for name in KINDS:
+            go_all_ways(name)
 
         await_empty_store()
         await_forgotten()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import nbray
-from tests.support.references import KINDS, LAST, Kind, Point, go_all_ways, last_of, new_object
+from tests.support.references import KINDS, LAST, Point, go_all_ways, last_of, new_object
 from tests.support.sessions import await_empty_store, await_forgotten, session, store_figures
 
 pytestmark = pytest.mark.integration
@@ -25,9 +25,10 @@ def cluster() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
-def test_reference_in_a_value_leads_to_its_object_and_lets_go_of_it(kind: Kind) -> None:
-    go_all_ways(kind)
+@pytest.mark.parametrize("third", range(3))  # of the kinds: a leak is narrowed down, and seldom waited for
+def test_reference_in_a_value_leads_to_its_object_and_lets_go_of_it(third: int) -> None:
+    for name in list(KINDS)[third::3]:
+        go_all_ways(name)
 
     await_empty_store()
     await_forgotten()
