@@ -69,13 +69,8 @@ class Reading:
         data = self._objects.mapping.readable(descriptor)
         outline = entry.outline = outline_of(data)
         if outline is None:
-            return deserialize(data, wrap_buffer=lambda at, length: self._view(entry, at, length))
+            return deserialize(data, wrap_buffers=lambda extents: self._open(entry, extents) or [])
         return deserialize_outlined(outline.pickled, self._open(entry, outline.extents) or [])
-
-    def _view(self, entry: Entry, at: int, length: int) -> Any:
-        views = self._open(entry, [(at, length)])
-        assert views is not None  # a reader keeps it
-        return views[0]
 
     def _open(self, entry: Entry, extents: list[tuple[int, int]] | None) -> list[Any] | None:
         """Views of these parts, or a reader: from now on its bytes stay where they are.

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from nbray.core.references import Entry
+from nbray.core.references import Entry, Pair
 from nbray.model.errors import RayConnectionError
 from nbray.model.ids import OBJECT_ID_BYTES, TASK_ID_BYTES
 from nbray.runtime.identifiers import TaskID, check_binary
@@ -208,12 +208,17 @@ def serve_references(
 make_ref: Callable[[Entry, Home], ObjectRef] = ObjectRef  # type: ignore[assignment]  # two ways to call it
 
 
+def pairs_of(refs: Iterable[ObjectRef]) -> list[Pair]:
+    """What these name, each once, with its owner; those that name nothing are left out."""
+    return list({ref._id: (ref._id, ref._owner) for ref in refs if ref._home is not NOWHERE}.values())
+
+
 def rebuild(object_id: bytes, owner: bytes) -> ObjectRef:
     """What a pickled reference becomes where it is loaded.
 
-    Raises:
-        RayConnectionError: this process has no session.
+    A process without a session, such as a child of ``multiprocessing``, gets the name alone. Who passes it on
+    need not use it, and an error in here would leave a pool waiting for a worker that died of it.
     """
     if ObjectRef.adopt is None:
-        raise RayConnectionError()
+        return ObjectRef(object_id)
     return ObjectRef.adopt(object_id, owner)

@@ -16,7 +16,7 @@ from nbray.model import ids
 from nbray.model.errors import NbrayError
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
-from nbray.runtime.refs import NOWHERE, ObjectRef, rebuild
+from nbray.runtime.refs import NOWHERE, ObjectRef, pairs_of, rebuild
 
 
 class Host(Protocol):
