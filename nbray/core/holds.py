@@ -13,10 +13,14 @@ is held here by
 * *parcels*: values on their way from a sender to a receiver. The sender announces one before it sends,
   the receiver ends it after it has said what it keeps (or, if it was faster, before the announcement is
   read). When the sender dies, the receiver is asked what has arrived: that ends the rest;
-* *containers*: sealed objects whose owner died. Living owners count the references inside their objects
-  themselves; of the dead the directory takes over.
+* *containers*: values in the store that have references to it in them, until they are freed. Their owners
+  count those, too, but not in time: readers see what a task stored before its owner has the answer, and
+  perhaps there never is one, since the worker dies; and the owner may die, and the object live on.
 
-An owner that holds an object no more *lets go* of it, and hears ``Unheld`` once nobody else holds it.
+An owner that holds an object no more *lets go* of it, and hears ``Unheld`` once nobody else holds it. When
+an owner dies its sealed objects are *orphans*: those that are held live on.
+
+Objects that contain each other in a circle hold each other until their owners die.
 
 Source: the race between a hand-over and a release, and its cure by registration before the hand-over, are
 those of Birrell et al., "Distributed garbage collection for network objects", 1993.
@@ -25,7 +29,7 @@ those of Birrell et al., "Distributed garbage collection for network objects", 1
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from nbray.wire.base import Message
@@ -78,8 +82,9 @@ class HoldTable:
         self._parcels: dict[bytes, dict[bytes, Parcel]] = {}  # sender -> parcel ID -> parcel
         self._in_parcels: dict[bytes, int] = {}  # object -> number of parcels
         self._ended_early: dict[bytes, set[bytes]] = {}  # sender -> parcels that it has yet to announce
-        self._containers: dict[bytes, set[bytes]] = {}  # object -> orphaned objects that contain it
-        self._orphans: dict[bytes, tuple[bytes, ...]] = {}  # orphaned object -> what it contains
+        self._containers: dict[bytes, set[bytes]] = {}  # object -> stored objects that contain it
+        self._inside: dict[bytes, set[bytes]] = {}  # the same by container
+        self._orphans: set[bytes] = set()  # objects of the dead that live on
         self._let_go: dict[bytes, bytes] = {}  # object -> owner, who waits for ``Unheld``
         self._lost: OrderedDict[bytes, None] = OrderedDict()
 
@@ -141,6 +146,34 @@ class HoldTable:
                 del self._in_parcels[object_id]
                 self._settle(object_id, out)
 
+    # --- containers ------------------------------------------------------------------------------
+
+    def contain(self, object_id: bytes, inner: Iterable[Pair]) -> None:
+        """A value with references to these was sealed in the store.
+
+        They are held until the object is freed. Of several attempts' values each may have been read,
+        also one that another has replaced.
+        """
+        inside = {inner_id for inner_id, _owner in inner} - {object_id}
+        if inside:
+            self._inside.setdefault(object_id, set()).update(inside)
+            for inner_id in inside:
+                self._containers.setdefault(inner_id, set()).add(object_id)
+
+    def freed(self, object_ids: Iterable[bytes], out: list[Command]) -> None:
+        """These went, by their owner's word or by force: they hold no more what they contain."""
+        for object_id in object_ids:
+            self._orphans.discard(object_id)
+            for inner_id in self._take_out(object_id):
+                self._settle(inner_id, out)
+
+    def _take_out(self, object_id: bytes) -> list[bytes]:
+        """What an object contains; from now on it does not."""
+        inside = sorted(self._inside.pop(object_id, ()))
+        for inner_id in inside:
+            _discard(self._containers, inner_id, object_id)
+        return inside
+
     # --- owners ----------------------------------------------------------------------------------
 
     def let_go(self, owner: bytes, object_ids: Iterable[bytes], out: list[Command]) -> None:
@@ -151,20 +184,12 @@ class HoldTable:
             self._let_go[object_id] = owner
             self._settle(object_id, out)
 
-    def orphan_gone(self, object_id: bytes, out: list[Command]) -> None:
-        """An orphaned object was freed by force: what it contains is held by it no more."""
-        for inner in self._orphans.pop(object_id, ()):
-            if _discard(self._containers, inner, object_id):
-                self._settle(inner, out)
-
-    def process_lost(
-        self, process: bytes, orphans: Mapping[bytes, Iterable[bytes]], out: list[Command]
-    ) -> None:
+    def process_lost(self, process: bytes, orphans: Iterable[bytes], out: list[Command]) -> None:
         """A process is dead, and all that it said was heard.
 
         Args:
             process: the incarnation.
-            orphans: its sealed objects, and what each contains. Those that are held live on.
+            orphans: its sealed objects. Those that are held live on.
             out: receives the commands.
         """
         if process in self._lost:
@@ -174,11 +199,8 @@ class HoldTable:
             self._lost.popitem(last=False)
         for object_id in [o for o, owner in self._let_go.items() if owner == process]:
             del self._let_go[object_id]
-        # First what its objects contain is held by them, then its own holds go: nothing falls between.
-        for object_id, inner in orphans.items():
-            self._orphans[object_id] = tuple(inner)
-            for inner_id in self._orphans[object_id]:
-                self._containers.setdefault(inner_id, set()).add(object_id)
+        orphans = list(orphans)
+        self._orphans.update(orphans)
         self._ended_early.pop(process, None)
         for sender, parcels in list(self._parcels.items()):
             for parcel_id, parcel in list(parcels.items()):
@@ -186,7 +208,7 @@ class HoldTable:
                     self._end(sender, parcel_id, out)
         in_doubt = sorted({parcel.receiver for parcel in self._parcels.get(process, {}).values()})
         out += [Notify(receiver, SettleParcels(process)) for receiver in in_doubt]
-        self.release(process, list(self._held_by.get(process, ())), out)
+        self.release(process, sorted(self._held_by.get(process, ())), out)
         for object_id in orphans:
             self._settle(object_id, out)
 
@@ -210,7 +232,8 @@ class HoldTable:
             "borrows": sum(map(len, self._holders.values())),
             "parcels": sum(map(len, self._parcels.values())),
             "ended_early": sum(map(len, self._ended_early.values())),
-            "inherited": len(self._orphans),
+            "containers": len(self._inside),
+            "orphans": len(self._orphans),
             "let_go": len(self._let_go),
         }
 
@@ -225,9 +248,9 @@ class HoldTable:
             if owner is not None:
                 out.append(Notify(owner, Unheld([object_id])))
             if object_id in self._orphans:
+                self._orphans.remove(object_id)
                 out.append(Abandon(object_id))
-                inside = self._orphans.pop(object_id)
-                loose += [inner for inner in inside if _discard(self._containers, inner, object_id)]
+                loose += self._take_out(object_id)
 
 
 def _discard(index: dict[bytes, set[bytes]], key: bytes, member: bytes) -> bool:

@@ -89,12 +89,15 @@ class ReferenceTable:
     """All entries of one process.
 
     ``let_go`` lists own objects of which the directory must be told that this process holds them no more,
-    ``fresh`` what was borrowed and may have to be told.
+    ``fresh`` what was borrowed and may have to be told. ``unconfirmed``: the directory may not have read yet
+    what ``take_fresh`` told it. A worker whose answer lets others let go asks it a question first, clears
+    this as it does, and waits for the reply.
     """
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Entry] = {}
         self.let_go: list[bytes] = []
+        self.unconfirmed = False
         self.fresh: list[Entry] = []
 
     def __len__(self) -> int:
@@ -173,13 +176,18 @@ class ReferenceTable:
     # --- references inside values ----------------------------------------------------------------
 
     def share(self, object_ids: Iterable[bytes]) -> list[Entry]:
-        """Their references are in a value that leaves this process; returns own ones, the first time."""
+        """Their references are in a value that leaves this process; returns own ones, the first time.
+
+        With a reference leave those that its object contains.
+        """
         shared = []
-        for object_id in object_ids:
-            entry = self.entries.get(object_id)
+        leaving = list(object_ids)
+        while leaving:  # not recursive: objects may contain each other in long chains
+            entry = self.entries.get(leaving.pop())
             if entry is not None and entry.owner is None and not entry.shared:
                 entry.shared = True
                 shared.append(entry)
+                leaving += entry.inner
         return shared
 
     def export(self, object_id: bytes) -> list[Entry]:
@@ -195,10 +203,13 @@ class ReferenceTable:
     def contain(self, outer: Entry, inner: Iterable[Pair], process_id: bytes) -> None:
         """The value of an own object has references to these in it: it holds them for as long as it lives.
 
-        Those of others become known here, if they were not.
+        Those of others become known here, if they were not. If the outer object is shared, share these. What
+        a value has that came before this one (it was lost, and made again) stays: somebody may have read it.
         """
-        found = []
+        found = list(outer.inner)
         for object_id, owner in inner:
+            if object_id == outer.object_id:
+                continue  # it would never go
             entry = self.entries.get(object_id)
             if entry is None:
                 if owner == process_id:
@@ -224,7 +235,21 @@ class ReferenceTable:
                     pairs.append((entry.object_id, entry.owner))
                 else:
                     entry.told = UNKNOWN
+        self.unconfirmed |= bool(pairs)
         return pairs
+
+    def released(self, freed: Iterable[Entry]) -> list[bytes]:
+        """Of which of these the directory must be told, after ``take_fresh``, that they are borrowed no more.
+
+        Not of those that have come back since: it would take the new hold for the old one.
+        """
+        released = []
+        for entry in freed:
+            if entry.told == KNOWN and entry.owner is not None:
+                now = self.entries.get(entry.object_id)
+                if now is None or now.told != KNOWN:
+                    released.append(entry.object_id)
+        return released
 
     def take_let_go(self) -> list[bytes]:
         """Own objects of which the directory must be told that this process holds them no more."""

@@ -127,6 +127,10 @@ class Scheduler:
         self._pass(out)
         return held
 
+    def owners(self) -> set[bytes]:
+        """Processes that have a lease, or wait for one."""
+        return {owner for owner, requests in self._of_owner.items() if requests}
+
     # --- what the node says ----------------------------------------------------------------------
 
     def granted(self, lease_id: bytes, out: list[Command]) -> bool:

@@ -16,6 +16,7 @@ of :meth:`WorkerPool.started`, and each started process in the end by :meth:`Wor
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Container
 from typing import Any
 
 from nbray.core.worker_process import (
@@ -208,12 +209,17 @@ class WorkerPool:
 
     # --- deadlines, when the host's clock says so ----------------------------------------------------
 
-    def trim(self, now: float, idle_longer_than_s: float, out: list[Command]) -> None:
-        """Retire processes that idled longer than that, the longest first, down to ``target_idle``."""
+    def trim(
+        self, now: float, idle_longer_than_s: float, out: list[Command], spared: Container[bytes] = ()
+    ) -> None:
+        """Retire processes that idled longer than that, the longest first, down to ``target_idle``.
+
+        ``spared``: processes that have others work for them.
+        """
         idle = [worker for workers in self._idle.values() for worker in workers.values()]
         idle.sort(key=lambda worker: worker.since)
         for worker in idle[: max(0, len(idle) - self._target_idle)]:
-            if now - worker.since > idle_longer_than_s:
+            if now - worker.since > idle_longer_than_s and worker.process_id not in spared:
                 self._retire(worker, out)
 
     def expire_starts(self, now: float, start_deadline_s: float, out: list[Command]) -> None:

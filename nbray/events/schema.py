@@ -17,7 +17,8 @@ A row is ``(t_us, kind, id, state, name, cell, detail)``::
 Who records what: the owner of a task records ``submitted`` and ``retried``, and ``failed`` if it never
 ran to an end; the process that runs it records ``running``, then ``finished`` or ``failed``, or of a task
 that is over in a moment only the latter, with ``ran_us`` in its detail. Workers, objects and nodes are
-recorded by the node daemon. Batches of two processes may arrive in either order.
+recorded by the node daemon; the detail of an object's row tells ``size_bytes`` where that is known.
+Batches of two processes may arrive in either order.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ NODE = "node"
 STATES: dict[str, tuple[str, ...]] = {
     TASK: ("submitted", "running", "finished", "failed", "retried"),
     WORKER: ("starting", "idle", "leased", "blocked", "dead"),
-    OBJECT: ("created", "sealed", "freed", "lost"),
+    OBJECT: ("created", "sealed", "spilled", "restored", "evicted", "freed", "lost"),
     NODE: ("up", "redis lost", "redis back", "zygote lost", "zygote back", "down"),
 }
 KINDS = tuple(STATES)

@@ -102,7 +102,7 @@ class NodeDaemon:
         )  # fmt: skip
         self._store = StoreServer(
             start.node_id, arena, budget.available, self._send_to, self._run_in_thread, self._loop.call_later,
-            writers_back=True,
+            writers_back=True, moved=self._events.object_moved,
         )  # fmt: skip
         self._describing = Describing(
             start.node_id, self._processes, self._send_to, self._loop.call_later, self._store.overview,
@@ -201,7 +201,7 @@ class NodeDaemon:
     def _tick(self) -> None:
         """Every few seconds: idle workers go, late ones are killed, free memory cools."""
         commands, now_s = list[worker_process.Command](), time.monotonic()
-        self._pool.trim(now_s, _IDLE_WORKER_S, commands)
+        self._pool.trim(now_s, _IDLE_WORKER_S, commands, self._scheduler.owners())
         self._pool.expire_starts(now_s, _START_DEADLINE_S, commands)
         self._perform_pool(commands)
         self._store.recall_idle_slabs()

@@ -76,6 +76,10 @@ class EventFeed:
             for object_id in message.object_ids:
                 self.record(OBJECT, object_id, "freed")
 
+    def object_moved(self, object_id: bytes, state: str, size_bytes: int) -> None:
+        """The store made room, or brought something back: "spilled", "restored", "evicted" or "lost"."""
+        self.record(OBJECT, object_id, state, detail={"size_bytes": size_bytes})
+
     def flush(self) -> None:
         """Take in and publish what the daemon recorded since the last time."""
         self._planned = False

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from nbray.core.references import KNOWN, Away, Entry, Pair, ReferenceTable
+from nbray.core.references import Away, Entry, Pair, ReferenceTable
 from nbray.core.tasks import Task
 from nbray.model.errors import NbrayError, OwnerDiedError, UnreconstructableError
 from nbray.runtime.creating import Creating, full_error
@@ -81,6 +81,7 @@ class Objects:
         #: Processes whose holds the directory hears of at once; workers say it when their task is over.
         self.says_at_once = True
         self.freeing = Freeing(self, tell_daemon)
+        self._unpins: list[bytes] = []  # what was copied as it came
         self._loop = loop
         self._process_id = process_id
         self._tell_daemon = tell_daemon
@@ -156,6 +157,8 @@ class Objects:
     def contain(self, outer: Entry, inner: Iterable[Pair]) -> None:
         """The value of an own object holds these references. Lock held."""
         self.table.contain(outer, inner, self._process_id)
+        if outer.shared:
+            self.share(outer.inner)
 
     def owner_of(self, entry: Entry) -> bytes:
         """The process that owns it."""
@@ -209,25 +212,18 @@ class Objects:
 
     def release(self, freed: list[Entry]) -> None:
         """Nothing here holds these entries any more. Lock held."""
-        own, pinned, held = [], [], []
-        for entry in freed:
-            if entry.pinned:
-                pinned.append(entry.object_id)
-            if entry.owner is not None:
-                if entry.told == KNOWN:
-                    held.append(entry.object_id)
-            elif type(entry.value) in _STORED:
-                own.append(entry.object_id)
+        own = [e.object_id for e in freed if e.owner is None and type(e.value) in _STORED]
+        pinned = [e.object_id for e in freed if e.pinned]
         let_go = self.table.take_let_go()
-        if own or pinned or held or let_go:
-            self.say_fresh()
-            for kind, object_ids in (
-                (FreeObjects, own), (UnpinObjects, pinned), (ReleaseHolds, held), (LetGo, let_go),
-            ):  # fmt: skip
-                if object_ids:
-                    self._tell_daemon(kind(object_ids))
-            if own and self.recomputing is not None:
-                self.recomputing.gone(own)
+        self.say_fresh()
+        released = self.table.released(freed)
+        for kind, object_ids in (
+            (FreeObjects, own), (UnpinObjects, pinned), (ReleaseHolds, released), (LetGo, let_go),
+        ):  # fmt: skip
+            if object_ids:
+                self._tell_daemon(kind(object_ids))
+        if own and self.recomputing is not None:
+            self.recomputing.gone(own)
 
     def on_unheld(self, message: Unheld) -> None:
         """Nobody else holds these own objects. Lock held."""
@@ -331,12 +327,21 @@ class Objects:
             self.provide(entry, descriptor)
             return
         data = self.mapping.readable(descriptor)
-        if value_kind(data) == "error":
-            entry.pinned = False  # errors are small, and wanted when there is no room
-            self.deliver_to(entry, bytes(data), True)
-            self._tell_daemon(UnpinObjects([descriptor.object_id]))
+        failed = value_kind(data) == "error"
+        if failed or descriptor.size_bytes <= _COPIED_BYTES:
+            # Errors are wanted also when there is no room; of others a view would cost more than a copy.
+            entry.pinned = False
+            self._unpins.append(descriptor.object_id)
+            self.deliver_to(entry, bytes(data), failed)
         else:
             self.deliver_to(entry, descriptor, False)
+
+    def after_batch(self) -> None:
+        """The messages of one read were dealt with. Lock held."""
+        if self._unpins:
+            unpins, self._unpins = self._unpins, []
+            self._tell_daemon(UnpinObjects(unpins))
+        self.drain()
 
     def on_gone(self, message: ObjectGone) -> None:
         """Lock held."""
@@ -439,6 +444,8 @@ class Objects:
 
 
 _STORED = (Descriptor, Away)
+#: Borrowed values up to this size are copied when they come.
+_COPIED_BYTES = 4096
 _WHY_GONE = {
     "freed": "It was freed",
     "evicted": "It was evicted to make room",

@@ -46,7 +46,7 @@ from nbray.runtime.serialization import (
     serialize_args,
     set_reference_hooks,
 )
-from nbray.runtime.sharing import Sharing
+from nbray.runtime.sharing import Sharing, pairs_of
 from nbray.runtime.sites import here
 from nbray.runtime.submitter import Submitter
 from nbray.store.mapping import Mapping
@@ -233,7 +233,7 @@ class Process:
 
     def _after_batch(self) -> None:
         self.submitter.after_batch()
-        self.objects.drain()
+        self.objects.after_batch()
 
     def _housekeeping(self, now_s: float) -> None:
         self.objects.drain()
@@ -392,10 +392,7 @@ class Process:
         ref: ObjectRef | None = None
         with self.loop.guard:
             data: Value | None
-            inner: list[Pair] = []
-            if packed.refs:
-                with self.loop.lock:
-                    inner = self.sharing.share(packed.refs)
+            inner = pairs_of(packed.refs)
             if packed.size_bytes <= INLINE_MAX_BYTES:
                 data = packed.to_bytes()
             else:

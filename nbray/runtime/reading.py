@@ -32,7 +32,7 @@ class _Reader:
         self._object_id = object_id
 
     def __del__(self) -> None:
-        self._reading.close_view(self._object_id)
+        self._reading.closed.append(self._object_id)  # nobody waits for that: a moment ago it was in use
 
 
 class Reading:

@@ -72,10 +72,14 @@ def notebook_shell() -> Any:
 def variables(names: dict[Any, Any], is_notebook: bool) -> Iterator[Root]:
     """What the user named."""
     for name, value in list(names.items()):
-        if isinstance(name, str) and not (
-            is_notebook and (name in _NOT_VARIABLES or _CACHED.fullmatch(name) is not None)
-        ):
+        if isinstance(name, str) and (not is_notebook or is_variable(name)):
             yield Root(VARIABLE, name, value)
+
+
+def is_variable(name: str) -> bool:
+    """Whether it is the user who gives values to this name in a notebook."""
+    is_special = name.startswith("__") and name.endswith("__")
+    return not (is_special or name in _NOT_VARIABLES or _CACHED.fullmatch(name))
 
 
 def outputs(names: dict[str, Any], shell: Any) -> Iterator[Root]:

@@ -73,7 +73,7 @@ class Sharing:
 
     def share(self, refs: list[ObjectRef]) -> list[Pair]:
         """These are in a value that is about to leave; returns each once, with its owner. Lock held."""
-        pairs = list({ref._id: (ref._id, ref._owner) for ref in refs if ref._home is not NOWHERE}.values())
+        pairs = pairs_of(refs)
         self._will_seal(self._objects.share([object_id for object_id, _owner in pairs]))
         return pairs
 
@@ -84,3 +84,10 @@ class Sharing:
             task = tasks.get(entry.object_id[: ids.TASK_ID_BYTES])
             if task is not None:
                 task.seal_results = True
+
+
+def pairs_of(refs: list[ObjectRef]) -> list[Pair]:
+    """Each once, with its owner; those that name nothing are left out."""
+    if not refs:
+        return []
+    return list({ref._id: (ref._id, ref._owner) for ref in refs if ref._home is not NOWHERE}.values())

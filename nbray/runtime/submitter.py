@@ -236,6 +236,7 @@ class Submitter:
             values: list[Any] = []
             if task.dependencies:  # ready, all of them, so no value is None
                 values = [entries[d].value for d in task.dependencies]
+                self.arguments.share_inner(task)
                 now = True
             args: Any = task.args
             if type(args) is Descriptor:

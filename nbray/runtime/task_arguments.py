@@ -87,6 +87,13 @@ class TaskArguments:
         self._objects.ask(away)
         return True
 
+    def share_inner(self, task: Task) -> None:
+        """Values are about to leave, and with them the references in them."""
+        entries = self._objects.table.entries
+        for object_id in task.dependencies:
+            if entries[object_id].inner:
+                self._objects.share(entries[object_id].inner)
+
     def in_use(self) -> set[bytes]:
         """Objects that tasks use which were pushed to workers."""
         used: set[bytes] = set()

@@ -17,7 +17,8 @@ import os
 
 from nbray.runtime.serialization import Serialized
 from nbray.store.budget import MemoryBudget
-from nbray.store.mapping import ArenaFile, Mapping
+from nbray.store.mapping import Mapping
+from nbray.store.open_file import OpenFile
 from nbray.store.pages import can_populate
 from nbray.wire.base import Descriptor
 
@@ -32,13 +33,16 @@ def write(mapping: Mapping, descriptor: Descriptor, cold_bytes: int, serialized:
 
     Args:
         mapping: of the arena.
-        descriptor: the extent.
+        descriptor: the extent, in the arena or in the spill file.
         cold_bytes: so much of it has no memory yet. Every page of it has afterwards.
         serialized: what goes in.
 
     Raises:
-        OSError: the machine, or a memory cgroup, has no memory for it.
+        OSError: the machine, or a memory cgroup, has no memory for it; or the disk does not take it.
     """
+    if descriptor.path:
+        _write_to_disk(descriptor, serialized)
+        return
     if cold_bytes:
         _write_to_file(mapping.file, descriptor.offset, serialized)
         return
@@ -49,7 +53,7 @@ def write(mapping: Mapping, descriptor: Descriptor, cold_bytes: int, serialized:
         mapping.touch(descriptor.offset, descriptor.size_bytes)
 
 
-def _write_to_file(file: ArenaFile | None, offset: int, serialized: Serialized) -> None:
+def _write_to_file(file: OpenFile | None, offset: int, serialized: Serialized) -> None:
     if file is None:
         raise ValueError("The arena is closed.")
     allowed_bytes = 0
@@ -65,6 +69,20 @@ def _write_to_file(file: ArenaFile | None, offset: int, serialized: Serialized) 
                 count = os.pwrite(file.fd, whole[done : done + allowed_bytes], offset + at + done)
                 done += count
                 allowed_bytes -= count
+
+
+def _write_to_disk(descriptor: Descriptor, serialized: Serialized) -> None:
+    """Its space was set aside, and memory that the kernel uses for it is memory that it can take back."""
+    fd = os.open(descriptor.path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        for at, piece in serialized.pieces():
+            with memoryview(piece) as whole:
+                done = 0
+                while done < len(whole):
+                    count = os.pwrite(fd, whole[done : done + STEP_BYTES], descriptor.offset + at + done)
+                    done += count
+    finally:
+        os.close(fd)
 
 
 def _check_budget(size_bytes: int) -> None:

@@ -1,7 +1,7 @@
 """The arena: one sparse memfd per node, and the only code that gives it memory or takes it away.
 
 Called by:  node (creates it, passes its descriptor), store.server (grows and punches it).
-Imports:    the standard library.
+Imports:    store.open_file.
 Never:      decides which bytes belong to whom (core.allocator does), maps the memory.
 
 A memfd has no name, so nothing can leak, nobody else can open it, and a small /dev/shm does not
@@ -19,6 +19,8 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 
+from nbray.store.open_file import OpenFile
+
 #: Memory is taken in steps of this size, each after a look at what is left. Half of the smallest
 #: reserve of the budget, so that a step under way and small growth beside it stay inside it.
 GROWTH_STEP_BYTES = 32 * 1024 * 1024
@@ -35,9 +37,10 @@ class Arena:
     Safe to use from several threads. Made by :meth:`create`.
     """
 
-    def __init__(self, fd: int, capacity_bytes: int) -> None:
+    def __init__(self, fd: int, capacity_bytes: int, page_bytes: int = mmap.PAGESIZE) -> None:
         self.fd = fd
         self.capacity_bytes = capacity_bytes
+        self.page_bytes = page_bytes
         self._growth = threading.Lock()
 
     @classmethod
@@ -71,11 +74,7 @@ class Arena:
         Raises:
             OSError: EBADF, the arena is closed.
         """
-        mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
-        while _fallocate(self.fd, mode, start, end - start) != 0:
-            code = ctypes.get_errno()
-            if code != errno.EINTR:
-                raise OSError(code, os.strerror(code))
+        punch(self.fd, start, end)
 
     def grow(self, ranges: Iterable[tuple[int, int]], available: Callable[[], int]) -> None:
         """Back all of ``ranges``, or none of them, and look at what is left before each step.
@@ -103,6 +102,21 @@ class Arena:
                         self.punch(start, end)
             raise
 
+    def again(self) -> OpenFile:
+        """The arena for a thread that copies from it, however soon it is closed here."""
+        return OpenFile(self.fd)
+
+    def writer(self) -> Callable[[memoryview, int], None]:
+        """A function for such a thread that writes bytes to an offset; those pages have memory."""
+        file = self.again()
+
+        def write(part: memoryview, offset: int) -> None:
+            done = 0
+            while done < len(part):
+                done += os.pwrite(file.fd, part[done:], offset + done)
+
+        return write
+
     def _step(self, start: int, end: int, available: Callable[[], int]) -> None:
         left = available()
         if end - start > left:
@@ -118,6 +132,19 @@ class Arena:
             fd, self.fd = self.fd, -1
             if fd >= 0:
                 os.close(fd)
+
+
+def punch(fd: int, start: int, end: int) -> None:
+    """Take what lies under the whole pages in [start, end) of a file away; they read as zeros from now on.
+
+    Raises:
+        OSError: EBADF, it is closed; EOPNOTSUPP, the file system cannot.
+    """
+    mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+    while _fallocate(fd, mode, start, end - start) != 0:
+        code = ctypes.get_errno()
+        if code != errno.EINTR:
+            raise OSError(code, os.strerror(code))
 
 
 def _steps(ranges: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int]]:

@@ -1,23 +1,26 @@
 """The arena as drivers and workers see it: mapped twice, for life, once to write and once to read.
 
 Called by:  runtime, which writes serialized values and builds views over sealed ones.
-Imports:    the standard library; numpy when the first view is made; store.pages, nbray.wire.
+Imports:    the standard library; numpy when the first view is made; store.{open_file,pages}, nbray.wire.
 Never:      asks for space, pins or unpins: it says when the last view is gone, and that is all.
 
 Twice, because over a writable mapping NumPy lets anybody ``setflags(write=True)`` and then change
 an object that others read. For life, because pages reached through a new mapping cost three times
 as much as those that this process has touched before.
+
+An object that lies in the spill file (``Descriptor.path``) has a mapping of its own, to be read, which goes
+with the last view of it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from nbray.store.open_file import OpenFile
 from nbray.store.pages import address_of
 from nbray.wire.base import Descriptor
 
@@ -27,23 +30,6 @@ _TOUCH_BYTES = 64 * 1024
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-
-class ArenaFile:
-    """A descriptor of the arena that is closed when nobody refers to it any more.
-
-    Not sooner: another thread may be writing through it, and the number would soon be another file's.
-    """
-
-    __slots__ = ("fd",)
-
-    def __init__(self, fd: int) -> None:
-        self.fd = -1
-        self.fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
-
-    def __del__(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
 
 
 class Mapping:
@@ -58,11 +44,11 @@ class Mapping:
 
     def __init__(self, fd: int, capacity_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes
-        self.file: ArenaFile | None = None
+        self.file: OpenFile | None = None
         self._writable = mmap.mmap(fd, capacity_bytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         try:
             self._readable = mmap.mmap(fd, capacity_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
-            self.file = ArenaFile(fd)
+            self.file = OpenFile(fd)
         except BaseException:
             self._writable.close()
             raise
@@ -72,6 +58,8 @@ class Mapping:
         #: By id: a weak reference to an array cannot be hashed, and a dict with integer keys runs no
         #: Python code when a callback changes it in the middle of another operation.
         self._exported: dict[int, weakref.ref[Any]] = {}
+        #: Mappings of the spill file that are alive, by path and offset.
+        self._of_files: dict[tuple[str, int], weakref.ref[mmap.mmap]] = {}
         self._numpy: Any = None
 
     @property
@@ -118,13 +106,18 @@ class Mapping:
 
         Raises:
             ValueError: it lies outside the arena, or the mapping is closed.
+            OSError: it lies in the spill file, and that is gone.
         """
+        if descriptor.path:
+            if not descriptor.size_bytes:
+                return memoryview(b"")
+            return memoryview(self._of_file(descriptor))[: descriptor.size_bytes]
         end = self._end(descriptor.offset, descriptor.size_bytes)
         with memoryview(self._readable) as whole:
             return whole[descriptor.offset : end]
 
     def exporter(self, offset: int, length: int, on_release: Callable[[], object]) -> npt.NDArray[np.uint8]:
-        """A read-only array over sealed bytes, which no ``setflags`` makes writable.
+        """A read-only array over sealed bytes of the arena, which no ``setflags`` makes writable.
 
         Everything built on it (slices, reshapes, ``frombuffer``, memoryviews, pickle 5 buffers) keeps
         it alive, because it is made directly over the mapping: were it a slice of one large array,
@@ -140,13 +133,35 @@ class Mapping:
         Raises:
             ValueError: it lies outside the arena, or the mapping is closed.
         """
+        self._end(offset, length)
+        return self._export(self._readable, offset, length, on_release)
+
+    def export(
+        self, descriptor: Descriptor, at: int, length: int, on_release: Callable[[], object]
+    ) -> npt.NDArray[np.uint8]:
+        """``exporter`` for bytes of a sealed object, from ``at`` on, wherever it lies.
+
+        Raises:
+            ValueError: they lie outside the object or the arena, or the mapping is closed.
+            OSError: it lies in the spill file, and that is gone.
+        """
+        if not descriptor.path:
+            return self.exporter(descriptor.offset + at, length, on_release)
+        if at < 0 or length < 0 or at + length > descriptor.size_bytes:
+            raise ValueError(
+                f"{length} bytes at {at} lie outside an object of {descriptor.size_bytes} bytes."
+            )
+        return self._export(self._of_file(descriptor), at, length, on_release)
+
+    def _export(
+        self, mapped: mmap.mmap, offset: int, length: int, on_release: Callable[[], object]
+    ) -> npt.NDArray[np.uint8]:
         numpy = self._numpy
         if numpy is None:
             import numpy  # when the first view is made
 
             self._numpy = numpy
-        self._end(offset, length)
-        array: npt.NDArray[np.uint8] = numpy.frombuffer(self._readable, numpy.uint8, length, offset)
+        array: npt.NDArray[np.uint8] = numpy.frombuffer(mapped, numpy.uint8, length, offset)
         exported = self._exported
 
         def released(reference: weakref.ref[Any]) -> None:
@@ -156,6 +171,24 @@ class Mapping:
         reference = weakref.ref(array, released)
         exported[id(reference)] = reference
         return array
+
+    def _of_file(self, descriptor: Descriptor) -> mmap.mmap:
+        """The mapping of an object that lies in the spill file: the one that is alive, or a new one."""
+        key = descriptor.path, descriptor.offset
+        reference = self._of_files.get(key)
+        mapped = reference() if reference is not None else None
+        if mapped is not None and len(mapped) == descriptor.size_bytes:
+            return mapped
+        fd = os.open(descriptor.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            mapped = mmap.mmap(
+                fd, descriptor.size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=descriptor.offset
+            )
+        finally:
+            os.close(fd)
+        self._of_files = {k: other for k, other in self._of_files.items() if other() is not None}
+        self._of_files[key] = weakref.ref(mapped)
+        return mapped
 
     def close(self) -> None:
         """Unmap what nobody uses. A mapping with live views goes when the last of them does."""

@@ -1,7 +1,7 @@
 """What people read when the store refuses an object: what, why, what to do.
 
 Called by:  store.server, runtime.objects.
-Imports:    nbray.core.objects (Holding), nbray.model.ids.
+Imports:    nbray.core.object_commands (Holding), nbray.model.ids.
 Never:      decides; it only words.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nbray.core.objects import Holding
+from nbray.core.object_commands import Holding
 from nbray.model.ids import short
 
 _KIB = 1024
@@ -34,17 +34,83 @@ def too_large(size_bytes: int, capacity_bytes: int) -> str:
     )
 
 
+def too_large_for_both(size_bytes: int, capacity_bytes: int, why: str) -> str:
+    """It would not fit the empty store, and cannot be on the disk."""
+    return f"{too_large(size_bytes, capacity_bytes)} It cannot lie on the disk instead: {why}"
+
+
+def lies_on_disk(size_bytes: int, capacity_bytes: int) -> str:
+    """It would not fit the empty store, and is on the disk."""
+    return (
+        f"an object of {in_words(size_bytes)} is larger than the whole object store of "
+        f"{in_words(capacity_bytes)}, so it lies on the disk and is read from there. It is faster in a store "
+        "that it fits into: start with a larger object_store_memory."
+    )
+
+
 def full(
-    size_bytes: int, used_bytes: int, capacity_bytes: int, largest_free_bytes: int, largest: Iterable[Holding]
+    size_bytes: int,
+    used_bytes: int,
+    capacity_bytes: int,
+    largest_free_bytes: int,
+    largest: Iterable[Holding],
+    why: str,
 ) -> str:
-    """It does not fit beside what is stored."""
-    names = ", ".join(f"{short(h.object_id)} ({in_words(h.size_bytes)})" for h in largest)
+    """It does not fit beside what is stored. ``why``: what could not be done about it."""
+    rows = [(short(h.object_id), in_words(h.size_bytes), _held(h)) for h in largest if h.size_bytes]
+    table = "".join(f"\n    {name}  {size:>10}  {held}" for name, size, held in rows)
     return (
         f"The object store has no room for {in_words(size_bytes)}: {in_words(used_bytes)} of "
         f"{in_words(capacity_bytes)} are in use, and the longest free piece has "
-        f"{in_words(largest_free_bytes)}. The largest objects are {names or 'none'}. Delete references "
-        "and arrays that you do not need, or start with a larger object_store_memory."
+        f"{in_words(largest_free_bytes)}. {why} Delete references and arrays that you do not need, or start "
+        f"with a larger object_store_memory. The largest objects are{table or ' none'}"
     )
+
+
+def _held(holding: Holding) -> str:
+    """What keeps an object where it is, in a few words."""
+    owner = "in its owner's hand" if holding.owner_has_it else ""
+    readers = f"read by {holding.readers} process{'es' * (holding.readers > 1)}" if holding.readers else ""
+    return ", ".join(filter(None, (holding.state, owner, readers)))
+
+
+def why_no_room(idle_bytes: int, *, can_make_room: bool, disk: str) -> str:
+    """What could not be done to make room. ``disk``: why it took nothing, or ""."""
+    if disk:
+        return f"Nothing could be moved to the disk: {disk}"
+    if not can_make_room:
+        return "Spilling to the disk is off (object_spilling=False)."
+    if idle_bytes:
+        return f"{in_words(idle_bytes)} of them could not be moved to the disk in time."
+    return "All of it is in use: by arrays that somebody holds, or by tasks that run."
+
+
+def disk_full(directory: str) -> str:
+    """The disk has no room."""
+    return (
+        f"The disk of {directory} has no room for objects (some of it is left to others). "
+        "Free some, or name another object_spilling_directory."
+    )
+
+
+def spill_limit(limit_bytes: int) -> str:
+    """The user's own limit."""
+    return f"object_spilling_limit is reached: {in_words(limit_bytes)}. Allow more, or free objects."
+
+
+def disk_refuses(directory: str, error: BaseException) -> str:
+    """The disk, or its directory, does not work."""
+    cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (
+        f"Objects cannot be written to {directory}: {cause}. "
+        "Repair it, or name another object_spilling_directory."
+    )
+
+
+def damaged(directory: str, object_id: bytes, error: BaseException | None) -> str:
+    """What was read is not what was written."""
+    cause = "its bytes are not those that were written" if error is None else str(error)
+    return f"Object {short(object_id)} was damaged on the disk of {directory}: {cause}."
 
 
 def no_memory(size_bytes: int, backed_bytes: int | None, error: BaseException) -> str:

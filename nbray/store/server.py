@@ -1,89 +1,75 @@
-"""The object store of a node: hosts the allocator and the directory, performs what they decide.
+"""The object store of a node: who tells what to whom, and the figures.
 
 Called by:  node.daemon, with messages and lost processes; it lends its loop by way of callables.
-Imports:    nbray.core, nbray.store.arena, nbray.wire, nbray.model.
-Never:      waits, opens a socket, maps the arena, looks at the bytes of an object.
+Imports:    nbray.core, nbray.store, nbray.wire, nbray.model.
+Never:      waits, opens a socket, looks at the bytes of an object.
 
-The life of a creation::
-
-    CreateObject --> extent? --no--> wait for frees, at most FULL_WAIT_S --> CreateFailed "full"
-                       | yes
-                     cold pages? --yes--> back them, or let the writer --> CreateFailed "memory"
-                       | no                  |
-                     ObjectCreated <---------+
-
-A writer backs the pages of a large object faster than anybody else could, since it touches them anyway.
-What it may take is set aside until it seals; what it took goes back if it does not.
-
-While its pages are being backed an extent cannot go back to the allocator: if its object is aborted,
-freed or lost meanwhile, it goes back when the thread is done.
+Its parts: ``space`` (the arena), ``creating`` and ``slab_requests`` (new objects), ``pressure`` (who waits
+for room, and who makes it), ``disk_jobs`` (to the disk and back), ``core.objects`` (the directory),
+``core.holds`` (borrowers). ``performing`` does what the directory orders.
 """
 
 from __future__ import annotations
 
-import errno
-import mmap
+import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from nbray.core import holds
-from nbray.core.allocator import LARGE_BYTES, Allocator, Extent
 from nbray.core.holds import HoldTable
-from nbray.core.objects import Command, Holding, ObjectTable, Release
+from nbray.core.object_commands import Command, Holding
+from nbray.core.object_moves import ObjectMoves
+from nbray.core.objects import ObjectTable
 from nbray.core.overview import overview
-from nbray.core.slabs import Holder, Slabs
-from nbray.store import refusals
+from nbray.core.spilling import RoomMaker
 from nbray.store.arena import Arena
+from nbray.store.creating import Creations
+from nbray.store.disk_jobs import DiskJobs, RunInThread
+from nbray.store.performing import Performer
+from nbray.store.pressure import Pressure
+from nbray.store.slab_requests import SlabRequests
+from nbray.store.space import Space
+from nbray.store.spill_file import SpillFile
 from nbray.wire.base import Message
 from nbray.wire.object_messages import (
     AbortObject,
     AdoptObject,
-    CreateFailed,
     CreateObject,
+    DropObjects,
     EndParcels,
     FreeObjects,
     GetObjects,
     HoldObjects,
     LetGo,
-    ObjectCreated,
     ObjectsPinned,
+    ObjectsYielded,
     ParcelsSettled,
     PinObjects,
-    RecallSlab,
     ReleaseHolds,
     RequestSlab,
     ReturnSlab,
     SealObject,
     SendParcel,
-    SlabGranted,
     Unheld,
     UnpinObjects,
 )
 
-#: A full store waits so long for frees that are on their way before it says so.
-FULL_WAIT_S = 0.2
-#: Up to this size, backing takes less time than handing it to a thread.
-INLINE_BACKING_BYTES = 256 * 1024
-#: A refusal names so many of the largest objects.
-LARGEST_NAMED = 3
+
+class SpillPlan(NamedTuple):
+    """What becomes of objects when the store is full.
+
+    ``directory``: where they are spilled to; None: nowhere. ``limit_bytes``: no more than that; None: as
+    much as the disk gives. ``evicts``: they are evicted instead, those longest unused first.
+    """
+
+    directory: Path | None = None
+    limit_bytes: int | None = None
+    evicts: bool = False
 
 
-class _Creation:
-    """A CreateObject that was not answered yet."""
-
-    __slots__ = ("freed", "object_id", "owner", "size_bytes", "writer")
-
-    def __init__(self, message: CreateObject, writer: bytes) -> None:
-        self.object_id = message.object_id
-        self.owner = message.owner_id
-        self.size_bytes = message.size_bytes
-        self.writer = writer
-        self.freed = False
-
-    @property
-    def key(self) -> tuple[bytes, bytes]:
-        return self.object_id, self.writer
+NO_SPILLING = SpillPlan()
 
 
 class StoreServer:
@@ -99,6 +85,10 @@ class StoreServer:
             with the exception or None.
         call_later: calls back on this thread after a delay in seconds.
         writers_back: writers give the pages of large objects memory themselves.
+        plan: what becomes of objects when the store is full.
+        tell: says something to people.
+        clock: seconds since some moment.
+        moved: told of each object that was "spilled", "restored", "evicted" or "lost", with its size.
     """
 
     def __init__(
@@ -107,43 +97,59 @@ class StoreServer:
         arena: Arena,
         available: Callable[[], int],
         send: Callable[[bytes, Message], object],
-        run_in_thread: Callable[[Callable[[], object], Callable[[BaseException | None], None]], object],
+        run_in_thread: RunInThread,
         call_later: Callable[[float, Callable[[], None]], object],
         *,
         writers_back: bool = False,
+        plan: SpillPlan = NO_SPILLING,
+        tell: Callable[[str], object] = lambda _text: None,
+        clock: Callable[[], float] = time.monotonic,
+        moved: Callable[[bytes, str, int], object] = lambda _object_id, _state, _size_bytes: None,
     ) -> None:
-        self._arena = arena
-        self._available = available
-        self._writers_back = writers_back
+        file = SpillFile(plan.directory, plan.limit_bytes) if plan.directory is not None else None
         self._send = send
-        self._run_in_thread = run_in_thread
-        self._call_later = call_later
-        self._allocator = Allocator(arena.capacity_bytes, mmap.PAGESIZE)
+        self._space = Space(arena, available)
         self._table = ObjectTable(node_id)
+        self._table.on_moved = moved
         self._holds = HoldTable()
         self.overview = partial(overview, self._table, self._holds)
-        self._slabs = Slabs(self._allocator)
-        self._waiting: dict[tuple[bytes, bytes], _Creation] = {}  # for room, oldest first
-        self._backing: dict[int, bool] = {}  # generation -> released meanwhile
-        self._unbacked: dict[int, Extent] = {}  # by generation: their writers back them
-        self._set_aside_bytes = 0  # for those
-        self._retrying = False
+        self._perform = Performer(self._space, send)
+        moves = ObjectMoves(self._table)
+        self._jobs = DiskJobs(
+            self._table, moves, self._space, self._perform, file, run_in_thread, clock, tell
+        )
+        self._slabs = SlabRequests(self._table, self._space, self._perform, run_in_thread)
+        maker = RoomMaker(self._table, spills=file is not None, evicts=plan.evicts)
+        self._pressure = Pressure(
+            self._table, moves, self._space, self._perform, self._jobs, maker, call_later, clock,
+            self._slabs.recall_all,
+        )  # fmt: skip
+        self._slabs.is_contended = self._pressure.is_contended
+        self._slabs.contain = self._holds.contain
+        self._creations = Creations(
+            self._table, self._space, self._perform, self._pressure, self._jobs, run_in_thread, tell,
+            writers_back=writers_back,
+        )  # fmt: skip
         self._closed = False
         self._handlers: dict[type[Message], Callable[[bytes, Any], None]] = {
-            CreateObject: self._on_create,
+            CreateObject: self._creations.requested,
             SealObject: self._on_seal,
             AbortObject: self._on_abort,
-            AdoptObject: self._on_adopt,
-            RequestSlab: self._on_request_slab,
-            ReturnSlab: self._on_return_slab,
+            AdoptObject: self._slabs.adopt,
+            RequestSlab: self._slabs.requested,
+            ReturnSlab: self._slabs.returned,
             FreeObjects: self._on_free,
+            DropObjects: self._on_drop,
             GetObjects: self._on_get,
             PinObjects: self._on_pin,
             UnpinObjects: self._on_unpin,
+            ObjectsYielded: self._pressure.yielded,
             HoldObjects: lambda process, m: self._holds.hold(process, m.held),
             ReleaseHolds: lambda process, m: self._borrow(self._holds.release, process, m.object_ids),
             SendParcel: lambda process, m: self._holds.send_parcel(process, m.parcel_id, m.receiver, m.held),
-            EndParcels: lambda by, m: self._borrow(self._holds.end_parcels, by, m.sender, m.parcel_ids),
+            EndParcels: lambda process, m: self._borrow(
+                self._holds.end_parcels, process, m.sender, m.parcel_ids
+            ),
             ParcelsSettled: lambda process, m: self._borrow(self._holds.settled, process, m.sender),
             LetGo: lambda process, m: self._borrow(self._holds.let_go, process, m.object_ids),
         }
@@ -164,38 +170,40 @@ class StoreServer:
 
     def process_lost(self, process_id: bytes) -> None:
         """A process is gone, and nothing of it runs any more: neither its code nor its writes."""
-        for creation in [c for c in self._waiting.values() if c.writer == process_id]:
-            del self._waiting[creation.key]
+        self._creations.process_lost(process_id)
         out: list[Command] = []
         orphans = self._table.process_lost(process_id, out)
         self._perform(out)
         self._borrow(self._holds.process_lost, process_id, orphans)
-        if self._slabs.process_lost(process_id):
-            self._retry()
+        self._slabs.process_lost(process_id)
+        self._pressure.process_lost(process_id)
 
     def cool(self, max_bytes: int) -> int:
         """Give up to ``max_bytes`` of free memory back to the machine; return how many it were.
 
         It punches at once (about 10 GB/s), so ask for a bounded piece, when the node is idle.
         """
-        if self._closed:
-            return 0
-        ranges = self._allocator.cool(max_bytes)
-        for start, end in ranges:
-            self._arena.punch(start, end)
-        return sum(end - start for start, end in ranges)
+        return 0 if self._closed else self._space.cool(max_bytes)
+
+    def recall_idle_slabs(self) -> None:
+        """Ask for the slabs of which nothing was used since the last call."""
+        self._slabs.recall_idle()
 
     def stats(self) -> dict[str, int]:
-        """Plain figures for people and monitors."""
+        """Plain figures for people and monitors. All but totals are 0 when nothing is stored."""
+        books = self._space.books
         return {
-            "capacity_bytes": self._allocator.capacity_bytes,
-            "used_bytes": self._allocator.used_bytes - self._slabs.unused_bytes,
+            "capacity_bytes": books.capacity_bytes,
+            "used_bytes": books.used_bytes - self._slabs.unused_bytes,
             "slab_bytes": self._slabs.unused_bytes,
-            "backed_bytes": self._allocator.backed_bytes,
-            "largest_free_bytes": self._allocator.largest_free(),
-            "creations_waiting": len(self._waiting),
-            "creations_backing": len(self._backing),
-            "set_aside_bytes": self._set_aside_bytes,
+            "backed_bytes": books.backed_bytes,
+            "largest_free_bytes": books.largest_free(),
+            "creations_waiting": len(self._creations),
+            "creations_backing": self._space.backing,
+            "set_aside_bytes": self._space.set_aside_bytes,
+            "spill_file_bytes": self._jobs.file.used_bytes if self._jobs.file is not None else 0,
+            **{f"total_{name}": number for name, number in self._jobs.totals.items()},
+            "total_objects_evicted": self._pressure.evicted,
             **self._table.counts(),
             **self._holds.counts(),
         }
@@ -205,53 +213,58 @@ class StoreServer:
         return self._table.largest(n)
 
     def close(self) -> None:
-        """Drop the arena. The memory goes when the last process unmaps it. Idempotent."""
+        """Drop the arena, and the spill file. The memory goes when the last process unmaps it. Idempotent."""
         self._closed = True
-        self._waiting.clear()
-        self._arena.close()
+        self._creations.close()
+        self._slabs.close()
+        self._pressure.clear()
+        self._jobs.close()
+        self._space.arena.close()
 
     # --- messages --------------------------------------------------------------------------------
 
-    def _on_create(self, writer: bytes, message: CreateObject) -> None:
-        creation = _Creation(message, writer)
-        if creation.key in self._waiting or not self._table.admits(
-            creation.object_id, creation.owner, creation.writer
-        ):
-            self._fail(creation, "exists", refusals.exists(creation.object_id))
-        elif not 0 <= creation.size_bytes <= self._allocator.capacity_bytes:
-            text = refusals.too_large(creation.size_bytes, self._allocator.capacity_bytes)
-            self._fail(creation, "full", text)
-        elif not self._reserve(creation):
-            self._waiting[creation.key] = creation
-            self._recall(self._slabs.holders())
-            self._call_later(FULL_WAIT_S, lambda: self._give_up(creation))
-
     def _on_seal(self, writer: bytes, message: SealObject) -> None:
         descriptor = self._table.descriptor(message.object_id, writer)
-        if descriptor is None or descriptor.generation in self._backing:
-            return  # sealed or aborted before; or before it was told where to write
-        extent = self._unbacked.pop(descriptor.generation, None)
-        if extent is not None:
-            self._set_aside_bytes -= extent.cold_bytes
-            self._allocator.backing_done(extent)
+        if descriptor is None:
+            return  # sealed or aborted before
+        if not descriptor.path:
+            if not self._space.is_told(descriptor.generation):
+                return
+            self._space.written(descriptor.generation)
         out: list[Command] = []
-        self._table.seal(message.object_id, writer, out, message.inner)
+        if self._table.seal(message.object_id, writer, out):
+            self._holds.contain(message.object_id, message.inner)
         self._perform(out)
 
     def _on_abort(self, writer: bytes, message: AbortObject) -> None:
-        self._waiting.pop((message.object_id, writer), None)
+        self._creations.withdrawn(message.object_id, writer)
         out: list[Command] = []
         self._table.abort(message.object_id, writer, out)
         self._perform(out)
 
     def _on_free(self, owner: bytes, message: FreeObjects) -> None:
-        if self._waiting:
-            freed = set(message.object_ids)
-            for creation in self._waiting.values():
-                creation.freed |= creation.owner == owner and creation.object_id in freed
+        self._creations.freed(message.object_ids, owner)
         out: list[Command] = []
-        self._table.free(message.object_ids, owner, out)
+        freed = self._table.free(message.object_ids, owner, out)
         self._perform(out)
+        self._borrow(self._holds.freed, freed)
+
+    def _on_drop(self, _process: bytes, message: DropObjects) -> None:
+        """Owners free their objects themselves; of orphans it is done here."""
+        of: dict[bytes, list[bytes]] = {}
+        for object_id in message.object_ids:
+            record = self._table.record(object_id)
+            if record is None:
+                continue
+            if not self._table.is_lost(record.owner):
+                of.setdefault(record.owner, []).append(object_id)
+                continue
+            out: list[Command] = []
+            self._table.abandon(object_id, out)
+            self._perform(out)
+            self._borrow(self._holds.freed, [object_id])
+        for owner, object_ids in of.items():
+            self._send(owner, DropObjects(object_ids))
 
     def _on_get(self, reader: bytes, message: GetObjects) -> None:
         out: list[Command] = []
@@ -283,212 +296,3 @@ class StoreServer:
         for owner, object_ids in unheld.items():
             self._send(owner, Unheld(object_ids))
         self._perform(out)
-
-    # --- slabs -----------------------------------------------------------------------------------
-
-    def recall_idle_slabs(self) -> None:
-        """Ask for the slabs of which nothing was used since the last call."""
-        self._recall(self._slabs.idle())
-
-    def _recall(self, holders: list[Holder]) -> None:
-        for process_id, generation in holders:
-            self._send(process_id, RecallSlab(generation))
-
-    def _on_adopt(self, writer: bytes, message: AdoptObject) -> None:
-        extent = self._slabs.adopt(writer, message.generation, message.offset, message.size_bytes)
-        if extent is None:
-            return  # not by our processes
-        out: list[Command] = []
-        self._table.adopted(
-            message.object_id, message.owner_id, writer, extent, message.size_bytes, out, message.inner
-        )
-        self._perform(out)
-
-    def _on_request_slab(self, writer: bytes, message: RequestSlab) -> None:
-        size = self._slabs.promise(writer, message.object_bytes)
-        extent = self._allocator.allocate(size) if size else None
-
-        def done(error: BaseException | None) -> None:
-            self._slab_backed(writer, size, extent, error)
-
-        if extent is None:
-            if size:
-                self._slabs.refused(writer, size)
-            self._send(writer, SlabGranted(0, 0, 0))
-        elif not extent.cold:
-            done(None)
-        elif self._room() < extent.cold_bytes:
-            self._backing[extent.generation] = False
-            done(OSError(errno.ENOMEM, "no memory for a slab"))
-        else:
-            self._backing[extent.generation] = False
-            self._run_in_thread(lambda: self._arena.grow(extent.cold, self._room), done)
-
-    def _slab_backed(
-        self, writer: bytes, size: int, extent: Extent | None, error: BaseException | None
-    ) -> None:
-        if self._closed or extent is None:
-            return
-        if extent.cold:
-            del self._backing[extent.generation]
-            (self._allocator.backing_done if error is None else self._allocator.backing_failed)(extent)
-        if error is None and not self._table.is_lost(writer):
-            self._slabs.granted(writer, size, extent)
-            self._send(writer, SlabGranted(extent.offset, extent.size_bytes, extent.generation))
-            return
-        self._slabs.refused(writer, size)
-        if error is None:
-            self._allocator.free(extent)
-        elif not self._table.is_lost(writer):
-            self._send(writer, SlabGranted(0, 0, 0))
-        self._retry()
-
-    def _on_return_slab(self, writer: bytes, message: ReturnSlab) -> None:
-        if self._slabs.returned(writer, message.generation):
-            self._retry()
-
-    # --- creation --------------------------------------------------------------------------------
-
-    def _reserve(self, creation: _Creation) -> bool:
-        """Allocate and go on to backing; False if there is no room."""
-        extent = self._allocator.allocate(creation.size_bytes)
-        if extent is None:
-            return False
-        if extent.cold:
-            self._backing[extent.generation] = False
-        out: list[Command] = []
-        self._table.created(
-            creation.object_id, creation.owner, creation.writer, extent, creation.size_bytes, out
-        )
-        if creation.freed:
-            self._table.free([creation.object_id], creation.owner, out)
-        self._perform(out)
-        if extent.cold:
-            self._back(creation, extent)
-        else:
-            self._announce(creation)
-        return True
-
-    def _back(self, creation: _Creation, extent: Extent) -> None:
-        def done(error: BaseException | None) -> None:
-            self._backed(creation, extent, error)
-
-        left = self._room()
-        while left < extent.cold_bytes and self.cool(_whole_pages(extent.cold_bytes - left)):
-            left = self._room()  # free pages that lie elsewhere became memory for this object
-        if left < extent.cold_bytes:
-            text = f"{extent.cold_bytes} more bytes are needed and {left} may be taken"
-            done(OSError(errno.ENOMEM, text))
-            return
-        if self._writers_back and extent.size_bytes >= LARGE_BYTES:
-            # (Smaller ones share their first and last page with others.)
-            self._leave_to_writer(creation, extent)
-            return
-        if extent.cold_bytes > INLINE_BACKING_BYTES:
-            self._run_in_thread(lambda: self._arena.grow(extent.cold, self._room), done)
-            return
-        try:
-            for start, end in extent.cold:
-                self._arena.back(start, end)
-        except OSError as error:
-            for start, end in extent.cold:
-                self._arena.punch(start, end)
-            done(error)
-        else:
-            done(None)
-
-    def _leave_to_writer(self, creation: _Creation, extent: Extent) -> None:
-        released = self._backing.pop(extent.generation)
-        self._unbacked[extent.generation] = extent
-        self._set_aside_bytes += extent.cold_bytes
-        if released:
-            self._release(extent)
-            self._retry()
-        else:
-            self._announce(creation, extent.cold_bytes)
-
-    def _room(self) -> int:
-        """Bytes that may be taken, what writers are about to take left out."""
-        return max(0, self._available() - self._set_aside_bytes)
-
-    def _backed(self, creation: _Creation, extent: Extent, error: BaseException | None) -> None:
-        if self._closed:
-            return
-        if error is None:
-            released = self._backing.pop(extent.generation)
-            self._allocator.backing_done(extent)
-            if released:
-                self._allocator.free(extent)
-                self._retry()
-            else:
-                self._announce(creation)
-            return
-        released = self._backing[extent.generation]
-        if not released:
-            out: list[Command] = []
-            self._table.abort(creation.object_id, creation.writer, out)
-            self._perform(out)  # releases the extent, which is only noted while it is in _backing
-        del self._backing[extent.generation]
-        self._allocator.backing_failed(extent)
-        if not released:
-            text = refusals.no_memory(creation.size_bytes, self._allocator.backed_bytes, error)
-            self._fail(creation, "memory", text)
-        self._retry()
-
-    def _announce(self, creation: _Creation, cold_bytes: int = 0) -> None:
-        descriptor = self._table.descriptor(creation.object_id, creation.writer)
-        if descriptor is not None:
-            self._send(creation.writer, ObjectCreated(descriptor, cold_bytes))
-
-    def _retry(self) -> None:
-        """Space came back: serve whoever fits now, oldest first."""
-        if self._retrying or self._closed:
-            return
-        self._retrying = True
-        try:
-            for creation in list(self._waiting.values()):
-                if self._waiting.get(creation.key) is creation and self._reserve(creation):
-                    self._waiting.pop(creation.key, None)
-        finally:
-            self._retrying = False
-
-    def _give_up(self, creation: _Creation) -> None:
-        if self._waiting.get(creation.key) is creation:
-            del self._waiting[creation.key]
-            books, largest = self._allocator, self.largest(LARGEST_NAMED)
-            text = refusals.full(
-                creation.size_bytes, books.used_bytes, books.capacity_bytes, books.largest_free(), largest
-            )
-            self._fail(creation, "full", text)
-
-    def _fail(self, creation: _Creation, reason: str, text: str) -> None:
-        self._send(creation.writer, CreateFailed(creation.object_id, reason, text))
-
-    # --- commands --------------------------------------------------------------------------------
-
-    def _perform(self, commands: list[Command]) -> None:
-        room = False
-        for command in commands:
-            if isinstance(command, Release):
-                room |= self._release(command.extent)
-            else:
-                self._send(command.process_id, command.message)
-        if room and self._waiting:
-            self._retry()
-
-    def _release(self, extent: Extent) -> bool:
-        if extent.generation in self._backing:
-            self._backing[extent.generation] = True
-            return False
-        if self._unbacked.pop(extent.generation, None) is None:
-            self._allocator.free(extent)
-            return True
-        self._set_aside_bytes -= extent.cold_bytes
-        for start, end in extent.cold:  # its writer may have backed some of it
-            self._arena.punch(start, end)
-        self._allocator.backing_failed(extent)
-        return True
-
-
-def _whole_pages(size_bytes: int) -> int:
-    return -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -19,6 +19,33 @@ _READ_BYTES = 256 * 1024
 _LAST_READS = 64
 
 
+class _Batch:
+    """What the messages of one read set off leaves together: one send for each peer, not for each message."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._waiting: list[Peer] = []
+
+    def __enter__(self) -> None:
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            waiting, self._waiting = self._waiting, []
+            for peer in waiting:
+                peer.flush()
+
+    def takes(self, peer: Peer) -> bool:
+        """Whether it may wait for the end of a batch, which then sends."""
+        if self._depth:
+            self._waiting.append(peer)
+        return self._depth > 0
+
+
+_batch = _Batch()
+
+
 class Peer(asyncio.Protocol):
     """One connected process. Handlers run on the loop; ``on_lost`` is called exactly once."""
 
@@ -32,6 +59,7 @@ class Peer(asyncio.Protocol):
         self._on_message = on_message
         self._on_lost = on_lost
         self._incoming = bytearray()
+        self._outgoing: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._closed = False
         self.process_id = b""
@@ -53,10 +81,11 @@ class Peer(asyncio.Protocol):
             self.close()
             return
         del self._incoming[:used]
-        for message in messages:
-            if self._closed:  # by the handler of an earlier one: what follows is not to be believed
-                return
-            self._on_message(self, message)
+        with _batch:
+            for message in messages:
+                if self._closed:  # by the handler of an earlier one: what follows is not to be believed
+                    return
+                self._on_message(self, message)
 
     def drain(self) -> None:
         """Serve what a dead peer had sent and nobody has read yet. Bounded, for its children may write on."""
@@ -78,10 +107,19 @@ class Peer(asyncio.Protocol):
     def send(self, message: Message) -> None:
         """Queue a message; silently dropped when the peer is gone (``on_lost`` tells)."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(encode(message))
+            self._outgoing.append(encode(message))
+            if len(self._outgoing) == 1 and not _batch.takes(self):
+                self.flush()
+
+    def flush(self) -> None:
+        """Send what was queued."""
+        outgoing, self._outgoing = self._outgoing, []
+        if self._transport is not None and outgoing:
+            self._transport.write(b"".join(outgoing))
 
     def close(self) -> None:
         self._closed = True
+        self.flush()
         if self._transport is not None:
             self._transport.close()
 

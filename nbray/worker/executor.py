@@ -258,7 +258,8 @@ class Executor:
         for stream in self._streams:
             if stream.is_used:
                 stream.end_of_task()
-        if borrowed or process.objects.table.fresh:
+        table = process.objects.table
+        if borrowed or table.fresh or table.unconfirmed:
             self._release(borrowed)
         process.recorder.end("failed" if failed else "finished")
         self._running = None
@@ -357,8 +358,10 @@ class Executor:
             known = objects.table.entries
             # By ID: one that was given twice is pinned once, since it is unpinned once.
             kept = {e.object_id: e for e in borrowed if not e.pinned and e.object_id in known}
-            said = objects.say_fresh()
-        if kept or said:
+            objects.say_fresh()
+            must_ask = objects.table.unconfirmed or bool(kept)
+            objects.table.unconfirmed = False
+        if must_ask:
             self._process.pin(list(kept))
             with self._loop.lock:
                 objects.note_pinned(list(kept.values()))

@@ -169,6 +169,19 @@ def test_the_status_tells_what_was_done() -> None:
     assert ray.status().to_dict()["tasks"]["finished"] == 3
 
 
+def test_objects_are_told_with_their_holders_as_on_a_cluster() -> None:
+    assert ray.objects() == {}
+    x, refs = ray.put(1), [double.remote(2)]
+
+    rows = {row["object"]: row for row in ray.memory().rows}
+
+    assert set(rows) == set(ray.objects()) == {x.hex(), refs[0].hex()}
+    put, result = rows[x.hex()], rows[refs[0].hex()]
+    assert [holder["name"].split(" ")[0] for holder in put["holders"]] == ["x"]
+    assert (put["state"], put["origin"]["kind"], put["origin"]["file"]) == ("inline", "put", __file__)
+    assert (result["origin"]["name"], result["leak"]) == ("double", "")
+
+
 def test_a_session_ends_and_another_begins_with_the_same_functions() -> None:
     old = double.remote(1)
 

@@ -308,8 +308,10 @@ def test_a_worker_that_is_stopped_is_waited_for_a_second_and_counted(
 def test_a_worker_whose_task_computes_answers_all_the_same(folder: Path, gate: Callable[[], None]) -> None:
     @nbray.remote
     def compute(path: str) -> None:
+        # Seldom a system call: one that is short and frequent keeps the interpreter from other threads.
         while not os.path.exists(path):
-            sum(range(10_000))
+            for _ in range(300):
+                sum(range(10_000))
 
     task = compute.remote(str(folder / "gate"))
     time.sleep(0.1)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from nbray.core.allocator import Extent
-from nbray.core.objects import Command, ObjectTable, Release
+from nbray.core.object_commands import Command, Release
+from nbray.core.objects import ObjectTable
 from nbray.wire.object_messages import (
     ObjectGone,
     ObjectReady,

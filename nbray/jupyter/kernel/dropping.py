@@ -20,7 +20,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from nbray.api.looking import objects
 from nbray.observe.cards import Dropped
-from nbray.runtime.roots import UNDERSCORES
+from nbray.runtime.roots import UNDERSCORES, is_variable
 
 TRACEBACK = "traceback"
 _OUTPUT = re.compile(r"(?:Out\[(\d+)\]|_(\d+))")
@@ -68,16 +68,12 @@ def _check(shell: InteractiveShell, name: str) -> int | None:
         if number not in shell.user_ns.get("_oh", {}):
             raise ValueError(f"There is no {name}: that cell returned nothing, or it was dropped before.")
         return number
-    is_there = name in shell.user_ns and shell.user_ns_hidden.get(name, _MISSING) is not shell.user_ns[name]
-    if not (name in (TRACEBACK, "Out", *UNDERSCORES) or is_there):
+    if name not in (TRACEBACK, "Out", *UNDERSCORES) and not (name in shell.user_ns and is_variable(name)):
         raise ValueError(
             f"There is nothing to drop by the name {name!r}. Name an output (Out[3]), all of them (Out), "
             "_, __ or ___, the last traceback (traceback), or a variable."
         )
     return None
-
-
-_MISSING = object()
 
 
 def _drop(shell: InteractiveShell, name: str, number: int | None) -> None:

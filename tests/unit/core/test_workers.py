@@ -380,6 +380,18 @@ def test_trim_retires_the_longest_idle_down_to_the_target() -> None:
     assert host.heard() == []
 
 
+def test_trim_spares_who_has_others_work_for_it() -> None:
+    host = Host(target_idle=0)
+    for lease, process in zip("ab", "pq", strict=True):
+        host.serve(lease, process)
+    for process in "pq":
+        host.release(process)
+
+    host.pool.trim(100.0, 1.0, host.out, {b"p"})
+
+    assert host.heard() == [Retire(b"q")]
+
+
 def test_ended_job_lets_its_idle_processes_go_and_names_its_waiting_leases() -> None:
     host = Host(cap=2)
     host.serve("a", "p", "one")

@@ -13,11 +13,23 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from nbray.api import session
+from nbray.api import looking, session
 from nbray.jupyter import kernel
+from nbray.jupyter.kernel import magics
 from nbray.observe import renderer
-from nbray.observe.cards import SessionInfo
+from nbray.observe.cards import Dropped, SessionInfo
+from nbray.observe.memory import Memory
 from nbray.observe.status import ClusterStatus
+
+
+def row_held_by(kind: str, name: str, leak: str = "") -> dict[str, Any]:
+    """An object as ``nbray.memory()`` tells it."""
+    return {
+        "object": "00" * 20, "size_bytes": 5, "state": "inline", "place": "owner", "leak": leak,
+        "owner": {"process": "driver", "pid": 1},
+        "holders": [{"kind": kind, "name": name, "count": 1, "pid": 0}],
+        "origin": {"kind": "", "name": "", "cell": "", "file": "", "line": 0},
+    }  # fmt: skip
 
 
 class FakeSession:
@@ -28,6 +40,7 @@ class FakeSession:
         self.lost = False
         self.asked: list[dict[str, Any]] = []
         self.cells: list[str] = []
+        self.dropped: list[tuple[str, ...]] = []
 
     def init(self, address: str | None = None, **settings: Any) -> SessionInfo:
         settings = {"address": address, **settings}
@@ -49,6 +62,16 @@ class FakeSession:
         assert self.info is not None
         return ClusterStatus({"nodes": [{"name": "demo", "resources": self.info.resources}]})
 
+    def memory(self) -> Memory:
+        assert self.info is not None
+        return Memory([row_held_by("variable", "x"), row_held_by("output", "Out[3]", leak="output")])
+
+    def drop(self, *names: str) -> Dropped:
+        if "nothing" in names:
+            raise ValueError("There is nothing to drop by the name 'nothing'.")
+        self.dropped.append(names)
+        return Dropped(1 << 20)
+
     def shutdown(self) -> int:
         stopped, self.info = (5 if self.info is not None else 0), None
         return stopped
@@ -63,6 +86,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
     fake = FakeSession()
     for name in ("init", "session_info", "is_initialized", "status", "shutdown", "set_current_cell"):
         monkeypatch.setattr(session, name, getattr(fake, name))
+    monkeypatch.setattr(looking, "memory", fake.memory)
+    monkeypatch.setattr(magics, "drop", fake.drop)
     monkeypatch.delenv("NBRAY_RENDERER", raising=False)
     monkeypatch.setattr(renderer, "_chosen", renderer.AUTO)
     return fake

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from nbray import jupyter
 from tests.unit.jupyter.conftest import FakeSession
 
@@ -21,3 +23,12 @@ def test_shutdown_counts_what_it_ended(fake: FakeSession) -> None:
 
     assert jupyter.shutdown() == 5
     assert jupyter.shutdown() == 0
+
+
+def test_objects_without_a_session_are_none(fake: FakeSession) -> None:
+    assert repr(jupyter.objects()) == "nbray: no objects"
+
+
+def test_outside_of_a_notebook_there_is_nothing_to_drop() -> None:
+    with pytest.raises(ValueError, match="for notebooks"):
+        jupyter.drop("Out[3]")

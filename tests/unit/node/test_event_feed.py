@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nbray.events.schema import DETAIL, ID, OBJECT, STATE, TASK, WORKER
+from nbray.events.schema import DETAIL, ID, OBJECT, STATE, STATES, TASK, WORKER
 from nbray.node.event_feed import EventFeed
 from nbray.wire.messages import EventBatch
 from nbray.wire.object_messages import (
@@ -69,3 +69,17 @@ def test_batches_of_processes_are_kept_and_passed_on() -> None:
     assert around.feed.log.tasks()["submitted"] == 1
     assert around.feed.log.dropped == 2
     assert around.published == [batch]
+
+
+def test_what_the_store_does_with_an_object_is_told_with_its_size() -> None:
+    around = Surroundings()
+
+    for state in ("spilled", "restored", "evicted", "lost"):
+        around.feed.object_moved(OBJECT_ID, state, 7)
+    around.feed.flush()
+
+    rows = around.feed.log.recent(OBJECT, 10)
+    assert [(row[STATE], row[DETAIL]) for row in rows] == [
+        (state, {"size_bytes": 7}) for state in ("spilled", "restored", "evicted", "lost")
+    ]
+    assert {row[STATE] for row in rows} <= set(STATES[OBJECT])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,3 +75,17 @@ def test_memory_that_is_not_left_is_an_error_before_it_is_taken(
         writing.write(mapping, place(packed.size_bytes), packed.size_bytes, packed)
 
     assert os.fstat(arena.fd).st_blocks * 512 <= 4096
+
+
+def test_an_object_that_lies_on_the_disk_is_written_there(mapping: Mapping, tmp_path: Path) -> None:
+    value = {"a": np.arange(9_000_000), "b": np.arange(1000), "c": "text"}
+    packed = serialize(value)
+    (tmp_path / "file").write_bytes(b"")
+    place = Descriptor(b"o" * 20, b"n" * 16, 8192, packed.size_bytes, 1, str(tmp_path / "file"))
+
+    writing.write(mapping, place, 0, packed)
+
+    read = deserialize(mapping.readable(place))
+    assert read["c"] == "text"
+    assert (read["a"] == value["a"]).all()
+    assert (tmp_path / "file").stat().st_size == 8192 + packed.size_bytes

@@ -7,6 +7,7 @@ import os
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -216,3 +217,60 @@ def test_the_file_stays_open_for_who_writes_to_it_when_the_mapping_is_closed() -
     with pytest.raises(OSError, match="descriptor"):
         os.fstat(fd)
     arena.close()
+
+
+@pytest.fixture
+def spilled(tmp_path: Path) -> Descriptor:
+    """An object of 10 000 bytes in a file, from the second page on."""
+    (tmp_path / "file").write_bytes(bytes(4096) + bytes(range(100)) * 100 + bytes(4096))
+    return Descriptor(b"o" * 20, b"n" * 16, 4096, 10_000, 1, str(tmp_path / "file"))
+
+
+def mappings_of(path: str) -> int:
+    return Path("/proc/self/maps").read_text().count(path)
+
+
+def test_an_object_in_the_spill_file_is_read_through_a_mapping_that_goes_with_its_last_view(
+    mapping: Mapping, spilled: Descriptor
+) -> None:
+    released: deque[int] = deque()
+
+    data = mapping.readable(spilled)
+    first = mapping.export(spilled, 0, 100, lambda: released.append(1))
+    second = mapping.export(spilled, 200, 50, lambda: released.append(2))[10:20]
+
+    assert bytes(data) == bytes(range(100)) * 100
+    assert first.tolist() == list(range(100))
+    assert second.tolist() == list(range(10, 20))
+    assert mapping.views == 2
+    assert mappings_of(spilled.path) == 1
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        first.setflags(write=True)
+    del data, first
+    assert mappings_of(spilled.path) == 1
+    del second
+    assert list(released) == [1, 2]
+    assert mappings_of(spilled.path) == 0
+
+
+def test_the_same_way_leads_to_an_object_in_the_arena(mapping: Mapping) -> None:
+    fill(mapping, 100, b"abcdef")
+
+    assert bytes(mapping.export(place(100, 6), 2, 3, int)) == b"cde"
+
+
+@pytest.mark.parametrize(("at", "length"), [(-1, 5), (9_999, 2), (0, -1)])
+def test_bytes_outside_an_object_in_the_spill_file_are_refused(
+    mapping: Mapping, spilled: Descriptor, at: int, length: int
+) -> None:
+    with pytest.raises(ValueError, match="outside an object of 10000 bytes"):
+        mapping.export(spilled, at, length, int)
+
+
+def test_a_spill_file_that_is_gone_is_an_error_of_the_system(mapping: Mapping) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        mapping.readable(Descriptor(b"o" * 20, b"n" * 16, 0, 10, 1, "/proc/self/fd/99999"))
+
+
+def test_an_object_of_no_bytes_in_the_spill_file_needs_no_mapping(mapping: Mapping) -> None:
+    assert bytes(mapping.readable(Descriptor(b"o" * 20, b"n" * 16, 0, 0, 1, "/nowhere"))) == b""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from nbray.store.arena import Arena
-from nbray.store.server import FULL_WAIT_S, StoreServer
+from nbray.store.creating import FULL_WAIT_S
 from nbray.wire.base import (
     Descriptor,
     Message,
@@ -28,73 +27,7 @@ from nbray.wire.object_messages import (
     SealObject,
     UnpinObjects,
 )
-
-MIB = 1024 * 1024
-NODE = b"N" * 16
-OWNER, WRITER, READER = b"owner", b"writer", b"reader"
-PLENTY = 1 << 40
-
-
-def oid(n: int) -> bytes:
-    return bytes([n]) * 20
-
-
-class Node:
-    """A store whose clock and threads move when the test says so."""
-
-    def __init__(self, capacity_bytes: int) -> None:
-        self.available = PLENTY
-        self.sent: list[tuple[bytes, Message]] = []
-        self.timers: list[tuple[float, Callable[[], None]]] = []
-        self.jobs: list[tuple[Callable[[], object], Callable[[BaseException | None], None]]] = []
-        self.threads_wait = False
-        self.arena = Arena.create(capacity_bytes)
-        self.store = StoreServer(
-            NODE,
-            self.arena,
-            lambda: self.available,
-            lambda process, message: self.sent.append((process, message)),
-            self.run_in_thread,
-            lambda delay_s, callback: self.timers.append((delay_s, callback)),
-        )
-
-    def run_in_thread(self, work: Callable[[], object], done: Callable[[BaseException | None], None]) -> None:
-        self.jobs.append((work, done))
-        if not self.threads_wait:
-            self.run_jobs()
-
-    def run_jobs(self) -> None:
-        while self.jobs:
-            work, done = self.jobs.pop(0)
-            error: BaseException | None = None
-            try:
-                work()
-            except OSError as caught:
-                error = caught
-            done(error)
-
-    def pass_time(self) -> None:
-        timers, self.timers = self.timers, []
-        for _, callback in timers:
-            callback()
-
-    def tell(self, process: bytes, message: Message) -> list[Message]:
-        """Deliver, and return what was sent to anybody in answer."""
-        before = len(self.sent)
-        assert self.store.handle(process, message)
-        return [message for _, message in self.sent[before:]]
-
-    def create(self, n: int, size_bytes: int, writer: bytes = WRITER) -> list[Message]:
-        return self.tell(writer, CreateObject(oid(n), OWNER, size_bytes))
-
-    def stored(self, n: int, size_bytes: int, writer: bytes = WRITER) -> Descriptor:
-        (created,) = self.create(n, size_bytes, writer)
-        assert isinstance(created, ObjectCreated)
-        self.tell(writer, SealObject(oid(n)))
-        return created.descriptor
-
-    def memory(self) -> int:
-        return os.fstat(self.arena.fd).st_blocks * 512
+from tests.support.store_node import MIB, NODE, OWNER, READER, WRITER, Node, oid
 
 
 @pytest.fixture
@@ -183,15 +116,17 @@ def test_a_full_store_says_so_after_a_short_wait_and_names_the_largest(node: Nod
     node.stored(1, 6 * MIB)
 
     assert node.create(2, 3 * MIB) == []
-    assert [delay_s for delay_s, _ in node.timers] == [FULL_WAIT_S]
-    node.pass_time()
+    node.pass_time(FULL_WAIT_S / 2)
+    assert len(node.sent) == 1
+    node.pass_time(FULL_WAIT_S)
 
     process, failed = node.sent[-1]
     assert process == WRITER
     assert isinstance(failed, CreateFailed)
     assert failed.reason == "full"
     assert "6.0 MiB of 8.0 MiB are in use" in failed.text
-    assert "01010101 (6.0 MiB)" in failed.text
+    assert "object_spilling=False" in failed.text
+    assert "01010101     6.0 MiB  sealed" in failed.text
     assert node.store.stats()["creations_waiting"] == 0
 
 
@@ -282,11 +217,7 @@ def test_free_memory_elsewhere_is_given_back_when_a_larger_object_needs_it(node:
     node.tell(OWNER, FreeObjects([oid(1)]))
     limit = 5 * MIB
 
-    class Budget:
-        def __call__(self) -> int:
-            return limit - node.memory()
-
-    node.store._available = Budget()
+    node.store._space._available = lambda: limit - node.memory()
     place = node.stored(3, 4 * MIB)
 
     assert place.offset == 3 * MIB

@@ -21,6 +21,8 @@ def offers(shell: InteractiveShell, typed: str) -> list[str]:
         ("%ray_init --num-cpus 4 --re", ["--renderer", "--resources"]),
         ("%ray_status ", ["--json"]),
         ("%ray_status --", ["--json"]),
+        ("%ray_objects --", ["--drop", "--holders", "--json", "--leaks"]),
+        ("%ray_objects --leaks --h", ["--holders"]),
         ("%ray_shutdown ", []),
     ],
 )

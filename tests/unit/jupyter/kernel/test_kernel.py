@@ -11,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from nbray.jupyter import kernel
 from tests.unit.jupyter.conftest import FakeSession
 
-MAGICS = {"ray_init", "ray_status", "ray_shutdown"}
+MAGICS = {"ray_init", "ray_status", "ray_objects", "ray_shutdown"}
 
 
 def traces(shell: InteractiveShell) -> dict[str, Any]:

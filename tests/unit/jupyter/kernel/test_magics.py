@@ -10,6 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from nbray.observe import renderer
 from nbray.observe.cards import SessionInfo, Stopped
+from nbray.observe.memory import Memory
 from nbray.observe.status import ClusterStatus
 from tests.unit.jupyter.conftest import FakeSession
 
@@ -138,6 +139,9 @@ def test_the_renderer_is_chosen_by_an_option_at_any_time(shell: InteractiveShell
         ("%ray_init --renderer hologram", "--renderer: invalid choice: 'hologram'"),
         ("%ray_init --object-store 1", "at least 75 MiB"),
         ("%ray_status --jason", "unrecognized arguments: --jason"),
+        ("%ray_objects --leeks", "unrecognized arguments: --leeks"),
+        ("%ray_objects --drop", "--drop: expected at least one argument"),
+        ("%ray_objects --drop nothing", "There is nothing to drop by the name 'nothing'"),
         ("%ray_shutdown now", "unrecognized arguments: now"),
     ],
 )
@@ -187,7 +191,39 @@ def test_shutdown_is_a_count(shell: InteractiveShell) -> None:
     assert run(shell, "%ray_shutdown") == 0
 
 
-@pytest.mark.parametrize("line", ["%ray_init", "%ray_status", "%ray_shutdown"])
+def test_objects_are_a_table(shell: InteractiveShell, fake: FakeSession) -> None:
+    run(shell, "%ray_init")
+
+    table = run(shell, "%ray_objects")
+
+    assert isinstance(table, Memory)
+    assert len(table.rows) == 2
+    assert "Out[3]" in repr(table)
+
+
+def test_leaks_are_the_part_of_the_table_that_may_go(shell: InteractiveShell, fake: FakeSession) -> None:
+    run(shell, "%ray_init")
+
+    leaks = run(shell, "%ray_objects --leaks --holders")
+
+    assert [row["leak"] for row in leaks.rows] == ["output"]
+    assert "%ray_objects --drop Out[3]" in repr(leaks)
+    assert run(shell, "%ray_objects --leaks --json") == {"objects": leaks.rows}
+
+
+def test_objects_before_init_are_none(shell: InteractiveShell) -> None:
+    assert repr(run(shell, "%ray_objects")) == "nbray: no objects"
+    assert run(shell, "%ray_objects --json") == {"objects": []}
+
+
+def test_names_that_are_dropped_are_those_of_the_line(shell: InteractiveShell, fake: FakeSession) -> None:
+    dropped = run(shell, "%ray_objects --drop Out[3] _ 'traceback' x")
+
+    assert fake.dropped == [("Out[3]", "_", "traceback", "x")]
+    assert dropped == 1 << 20
+
+
+@pytest.mark.parametrize("line", ["%ray_init", "%ray_status", "%ray_objects", "%ray_shutdown"])
 def test_magics_return_and_never_print(
     shell: InteractiveShell, capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
@@ -232,6 +268,7 @@ def test_otherwise_the_card_stands_beside_the_fixed_line(shell: InteractiveShell
             ],
         ),
         ("ray_status", ["--json", "s = %ray_status"]),
+        ("ray_objects", ["--holders", "--leaks", "--drop", "--json", "NAME", "%ray_objects --leaks"]),
         ("ray_shutdown", ["%ray_shutdown", "End the session"]),
     ],
 )
