@@ -85,6 +85,9 @@ def init(  # noqa: D417  # the arguments of one line in the docstring are explai
     redis_max_clients: int | None = None,
     redis_password: str | None = None,
     redis_max_memory: int | None = None,
+    object_spilling: bool = True,
+    object_spilling_directory: str | None = None,
+    object_spilling_limit: int | None = None,
     lru_evict: bool = False,
     plasma_directory: str | None = None,
     huge_pages: bool = False,
@@ -109,6 +112,18 @@ def init(  # noqa: D417  # the arguments of one line in the docstring are explai
         memory: bytes that tasks may reserve, in units of 50 MiB; default: none.
         object_store_memory: size of the shared-memory store in bytes, at least 75 MiB; default:
             30 % of free memory, within the limits of the container.
+        object_spilling: when the store is full, objects go to the disk, and come back when they are read;
+            an object larger than the store lies there from the beginning. False: a full store refuses.
+        object_spilling_directory: where on the disk; default: in the session's directory. The bytes are in
+            a file without a name, which is gone with the session.
+        object_spilling_limit: bytes on the disk, at most; default: as much as it has, but for a reserve of
+            1 GiB, or 2 % of a smaller disk.
+        lru_evict: when the store is full, the objects that were not used for longest go for good. Results
+            of tasks are computed again when they are asked for, what was ``put`` is lost.
+        plasma_directory: a directory, such as /dev/shm, in which the shared memory is a file without a
+            name; default: memory without any directory.
+        huge_pages: the shared memory consists of huge pages, which the machine must have reserved
+            (``vm.nr_hugepages``). With ``plasma_directory``, that is the mount point of a hugetlbfs.
         local_mode: run tasks in this process, one after the other, when they are submitted; for debugging.
         driver_mode: ``SCRIPT_MODE``, ``SILENT_MODE`` (no warnings about work under way), or
             ``PYTHON_MODE``, the older name of ``local_mode``.
@@ -127,10 +142,9 @@ def init(  # noqa: D417  # the arguments of one line in the docstring are explai
             load_code_from_local: of earlier releases, and not needed any more: workers start in
             milliseconds when there is work, output always goes to files as well, and everything is
             pickled.
-        lru_evict, plasma_directory, huge_pages, driver_object_store_memory, redis_port,
-            num_redis_shards, redis_max_clients, redis_password, redis_max_memory,
-            plasma_store_socket_name, raylet_socket_name, include_java, java_worker_options: checked, and
-            without effect; a line in the log says why.
+        driver_object_store_memory, redis_port, num_redis_shards, redis_max_clients, redis_password,
+            redis_max_memory, plasma_store_socket_name, raylet_socket_name, include_java,
+            java_worker_options: checked, and without effect; a line in the log says why.
         _internal_config: JSON text of an object; none of its settings exists here.
 
     Returns:
@@ -216,7 +230,7 @@ def _launch(wanted: Settings, on_warning: Callable[[str], None] | None) -> Local
         starting.abandon()
         raise
     on_log = _print_log if wanted.log_to_driver else None
-    return LocalCluster(starting, wanted.resources, wanted.store_bytes, on_log, on_warning, wanted.job_id)
+    return LocalCluster(starting, wanted.resources, wanted.store, on_log, on_warning, wanted.job_id)
 
 
 def _describe(cluster: LocalCluster | InProcess, wanted: Settings, asked: Mapping[str, Any]) -> SessionInfo:

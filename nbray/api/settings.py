@@ -19,6 +19,7 @@ from nbray.cluster import gpus
 from nbray.model.errors import ReservedNameError, SocketPathError
 from nbray.model.limits import SOCKET_PATH_MAX_BYTES, STORE_MIN_BYTES
 from nbray.model.resources import CPU, GPU, MEMORY, MEMORY_UNIT_BYTES, UNIT, to_units, whole_or_none
+from nbray.model.store_plan import StorePlan
 from nbray.runtime.identifiers import JobID
 
 DEFAULT_NODE_IP = "127.0.0.1"
@@ -31,23 +32,27 @@ _WEB_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104  # a word to co
 _OF_A_START = (
     "num_cpus", "num_gpus", "resources", "num_workers", "num_redis_shards", "redis_max_clients", "redis_port",
     "memory", "object_store_memory", "redis_max_memory", "plasma_directory", "huge_pages", "temp_dir",
-    "plasma_store_socket_name", "raylet_socket_name", "_internal_config",
+    "plasma_store_socket_name", "raylet_socket_name", "_internal_config", "lru_evict", "object_spilling",
+    "object_spilling_directory", "object_spilling_limit",
 )  # fmt: skip
+#: Where nothing was asked for, most are None or False, and these are True.
+_ON_BY_DEFAULT = ("object_spilling",)
 
 _COUNTS = ("num_workers", "num_redis_shards", "redis_max_clients")
-_SIZES = ("memory", "object_store_memory", "driver_object_store_memory", "redis_max_memory")
+_SIZES = (
+    "memory", "object_store_memory", "driver_object_store_memory", "redis_max_memory",
+    "object_spilling_limit",
+)  # fmt: skip
 _INTEGERS = (*_COUNTS, *_SIZES, "object_id_seed", "redis_port")
 _TEXTS = (
     "node_ip_address", "redis_password", "plasma_directory", "temp_dir", "plasma_store_socket_name",
     "raylet_socket_name", "webui_host", "logging_format", "namespace", "_internal_config",
+    "object_spilling_directory",
 )  # fmt: skip
 _SOCKETS = ("plasma_store_socket_name", "raylet_socket_name")
 
 #: What is accepted because old programs have it, and what then happens.
 _WITHOUT_EFFECT = {
-    "lru_evict": "the store never evicts an object that somebody may still read",
-    "plasma_directory": "shared memory has no name in any directory here",
-    "huge_pages": "the store uses pages of the usual size",
     "driver_object_store_memory": "only the whole store is limited, by object_store_memory",
     "redis_max_memory": "Redis holds no objects here, only a few facts about the cluster",
     "redis_port": "the cluster's Redis listens on a unix socket and on no port",
@@ -68,7 +73,7 @@ class Settings:
 
     mode: int
     resources: dict[str, int]  # in units of 1e-4
-    store_bytes: int  # 0: a share of free memory
+    store: StorePlan
     temp_dir: str | None
     node_ip: str
     job_id: bytes | None
@@ -92,7 +97,8 @@ def refuse_for_joining(asked: Mapping[str, Any]) -> None:
         ValueError: names the parameter.
     """
     for name in _OF_A_START:
-        if asked[name] is not None and asked[name] is not False:
+        value = asked[name]
+        if not value if name in _ON_BY_DEFAULT else value is not None and value is not False:
             raise ValueError(
                 f"{name} cannot be chosen when joining a running cluster: it is set where the cluster is "
                 f"started. Leave out {name}, or the address."
@@ -126,7 +132,7 @@ def check(asked: Mapping[str, Any]) -> Settings:
     return Settings(
         mode=mode,
         resources=_quantities(asked, node_ip),
-        store_bytes=_store_bytes(asked["object_store_memory"]),
+        store=_store_plan(asked),
         temp_dir=asked["temp_dir"],
         node_ip=node_ip,
         job_id=asked["job_id"].binary() if asked["job_id"] is not None else None,
@@ -238,6 +244,28 @@ def _gpus(num_gpus: int | None) -> int:
     return units
 
 
+def _store_plan(asked: Mapping[str, Any]) -> StorePlan:
+    directory, limit = asked["object_spilling_directory"], asked["object_spilling_limit"]
+    if not asked["object_spilling"] and (directory is not None or limit is not None):
+        raise ValueError(
+            "object_spilling=False contradicts object_spilling_directory and object_spilling_limit: "
+            "leave them out, or allow spilling."
+        )
+    if limit == 0:
+        raise ValueError(
+            "object_spilling_limit must be more than 0; to forbid it, say object_spilling=False."
+        )
+    return StorePlan(
+        capacity_bytes=_store_bytes(asked["object_store_memory"]),
+        spills=bool(asked["object_spilling"]),
+        spill_directory=os.path.abspath(directory) if directory is not None else "",
+        spill_limit_bytes=limit or 0,
+        evicts=bool(asked["lru_evict"]),
+        arena_directory=os.path.abspath(asked["plasma_directory"]) if asked["plasma_directory"] else "",
+        huge_pages=bool(asked["huge_pages"]),
+    )
+
+
 def _store_bytes(object_store_memory: int | None) -> int:
     if object_store_memory is None:
         return 0
@@ -260,8 +288,11 @@ def _check_places(asked: Mapping[str, Any]) -> None:
                 f"{name} has {len(os.fsencode(path))} bytes, and the path of a unix socket may have "
                 f"{SOCKET_PATH_MAX_BYTES}. Choose a shorter one, or leave it out."
             )
-    directory = asked["plasma_directory"]
-    if directory is not None and not Path(directory).is_dir():
-        raise ValueError(f"plasma_directory {directory!r} is not a directory.")
-    if asked["huge_pages"] and directory is None:
-        raise ValueError("huge_pages needs plasma_directory, the mount point of a hugetlbfs.")
+    for name in ("plasma_directory", "object_spilling_directory"):
+        directory = asked[name]
+        if directory is None:
+            continue
+        if not Path(directory).is_dir():
+            raise ValueError(f"{name} {directory!r} is not a directory.")
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise ValueError(f"{name} {directory!r}: you may not write there.")

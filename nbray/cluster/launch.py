@@ -19,6 +19,7 @@ from nbray.cluster.starting import STOP_DEADLINE_S, StartingDaemon, own_path
 from nbray.model.errors import RayConnectionError, RedisNotFoundError, SessionStartError
 from nbray.model.ids import NODE_ID_BYTES, PROCESS_ID_BYTES
 from nbray.model.limits import PROTOCOL_VERSION
+from nbray.model.store_plan import StorePlan
 from nbray.runtime.context import Place, new_context
 from nbray.runtime.process import Process
 from nbray.runtime.waiting import Waiter
@@ -47,7 +48,7 @@ class LocalCluster:
     Args:
         starting: its daemon, which boots; it belongs to the cluster from now on.
         resources: in units of 1e-4.
-        store_capacity_bytes: 0 for a share of free memory.
+        store: how objects are kept.
         job_id: of the driver's work; None for a new one.
 
     Raises:
@@ -58,7 +59,7 @@ class LocalCluster:
         self,
         starting: StartingDaemon,
         resources: dict[str, int],
-        store_capacity_bytes: int,
+        store: StorePlan,
         on_log: Callable[[LogLines], None] | None,
         on_warning: Callable[[str], None] | None,
         job_id: bytes | None = None,
@@ -66,7 +67,7 @@ class LocalCluster:
         self._daemon = starting
         self.session = starting.session
         self._resources = resources
-        self._store_capacity_bytes = store_capacity_bytes
+        self._store = store
         self._stopped_processes = 0
         self._gone = Waiter()
         self._driver_pid = os.getpid()
@@ -117,7 +118,7 @@ class LocalCluster:
             node_id=os.urandom(NODE_ID_BYTES),
             node_incarnation=1,
             resources=self._resources,
-            store_capacity_bytes=self._store_capacity_bytes,
+            store=self._store,
             redis_kind=self._daemon.redis.kind,
             redis_location=self._daemon.redis.location,
             redis_origin=self._daemon.redis.origin,

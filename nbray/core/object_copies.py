@@ -5,9 +5,9 @@ Imports:    nbray.core.allocator (Extent).
 Never:      knows of readers, owners or messages.
 
 A copy has an extent of the arena, or one of the spill file, or both; what was evicted or lost has neither.
-One that was brought back from the disk keeps its extent there: its bytes never change, so that it can be
-dropped from the arena again at no cost. An object larger than the arena has an extent of the file alone,
-from the beginning.
+One that was written to the disk, or brought back from there, is in both places: its bytes never change, so
+that it can be dropped from the arena at no cost. An object larger than the arena has an extent of the file
+alone, from the beginning.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class S(enum.Enum):
 
 
 class E(enum.Enum):
-    """What can happen to it. *In use*: somebody has its bytes in hand, or had an older copy's."""
+    """What can happen to it. *In use*: somebody has bytes of the object in hand."""
 
     SEAL = "seal"
     SEAL_PINNED = "seal while pinned"  # somebody who heard of it before us reads it already
@@ -45,8 +45,7 @@ class E(enum.Enum):
     DISCARD_PINNED = "discard while in use"
     LAST_UNPIN = "last unpin"
     SPILL = "spill"
-    WRITTEN = "written"
-    WRITTEN_PINNED = "written while in use"
+    WRITTEN = "written"  # it is in both places now, and can leave the arena at no cost
     DROP = "drop"  # from the arena: it is on the disk as well
     FORGET_DISK = "forget the disk"  # from the disk: it is in the arena as well
     RESTORE = "restore"
@@ -91,8 +90,7 @@ TABLE: dict[tuple[S, E], tuple[S, Do]] = {
     (S.SEALED,    E.DROP):           (S.SPILLED,   Do.RELEASE_MEMORY),
     (S.SEALED,    E.FORGET_DISK):    (S.SEALED,    Do.RELEASE_DISK),
     (S.SEALED,    E.EVICT):          (S.EVICTED,   Do.RELEASE),
-    (S.SPILLING,  E.WRITTEN):        (S.SPILLED,   Do.RELEASE_MEMORY),
-    (S.SPILLING,  E.WRITTEN_PINNED): (S.SEALED,    Do.NOTHING),
+    (S.SPILLING,  E.WRITTEN):        (S.SEALED,    Do.NOTHING),
     (S.SPILLING,  E.MOVE_FAILED):    (S.SEALED,    Do.RELEASE_DISK),
     (S.SPILLING,  E.DISCARD):        (S.ENDING,    Do.LINGER),
     (S.SPILLING,  E.DISCARD_PINNED): (S.ENDING,    Do.LINGER),
@@ -118,7 +116,6 @@ TABLE: dict[tuple[S, E], tuple[S, Do]] = {
 
 #: What people are told of: where its bytes have gone.
 TOLD = {
-    E.WRITTEN: "spilled",
     E.DROP: "spilled",
     E.READ: "restored",
     E.EVICT: "evicted",

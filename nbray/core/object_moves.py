@@ -47,12 +47,12 @@ class ObjectMoves:
         return move
 
     def written(self, move: Move, checksum: int, out: list[Command]) -> None:
-        """It is on the disk, and will be read back from there."""
+        """It is on the disk as well, and can be dropped from the arena."""
         copy = move.copy
         assert copy.disk is not None
         copy.disk = copy.disk._replace(checksum=checksum)
         if not self._ended(move, out):
-            self._table.fire(*move, E.WRITTEN_PINNED if move.record.in_use else E.WRITTEN, out)
+            self._table.fire(*move, E.WRITTEN, out)
 
     def not_written(self, move: Move, out: list[Command]) -> None:
         """It is not, and stays where it was."""

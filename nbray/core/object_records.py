@@ -80,21 +80,30 @@ class Recency:
         self._idle: OrderedDict[bytes, Record] = OrderedDict()
         self._busy: OrderedDict[bytes, Record] = OrderedDict()
 
-    def update(self, record: Record) -> None:
-        """It was used just now, or something about it changed."""
-        self._idle.pop(record.object_id, None)
-        self._busy.pop(record.object_id, None)
+    def update(self, record: Record, *, used: bool) -> None:
+        """Something about it changed; ``used``: it was sealed, asked for or let go of."""
+        object_id = record.object_id
+        place = self._place_of(record)
+        for other in (self._idle, self._busy):
+            if other is not place or used:
+                other.pop(object_id, None)
+        if place is not None:
+            place.setdefault(object_id, record)
+
+    def _place_of(self, record: Record) -> OrderedDict[bytes, Record] | None:
         current = record.current
-        sealed = current is not None and current.state is S.SEALED and current.extent is not None
+        is_here = (
+            current is not None and current.extent is not None and current.state in {S.SEALED, S.SPILLING}
+        )
         if record.in_use:
-            if sealed or record.lingering:
-                self._busy[record.object_id] = record
-        elif sealed:
-            self._idle[record.object_id] = record
+            return self._busy if is_here or record.lingering else None
+        return self._idle if is_here else None
 
     def idle(self) -> Iterator[Record]:
-        """Those that nobody has in hand. (A snapshot: what is done to one of them moves it.)"""
-        return iter(list(self._idle.values()))
+        """Those that nobody has in hand and no thread is at. (What is done to one of them moves it.)"""
+        for record in list(self._idle.values()):
+            if record.current is not None and record.current.state is S.SEALED:
+                yield record
 
     def busy(self) -> Iterator[Record]:
         """Those that somebody has in hand, or older copies of them."""

@@ -349,7 +349,7 @@ class ObjectTable:
             record.lingering.append(copy)
         elif do is not Do.NOTHING:
             _release(copy, do, out)
-        self.recency.update(record)
+        self.recency.update(record, used=do is Do.PUBLISH)
 
     def forget_if_empty(self, record: Record) -> None:
         if record.is_empty and self._objects.get(record.object_id) is record:
@@ -440,7 +440,7 @@ class ObjectTable:
         record.pins += 1
         record.readers[process] = record.readers.get(process, 0) + 1
         self._pinned.setdefault(process, set()).add(record.object_id)
-        self.recency.update(record)
+        self.recency.update(record, used=True)
 
     def _unpin(self, record: Record, process: bytes, count: int, out: list[Command]) -> None:
         if count:
@@ -462,7 +462,7 @@ class ObjectTable:
                 self.fire(record, copy, E.LAST_UNPIN, out)
                 if copy.state is S.ENDING:
                     record.lingering.append(copy)
-        self.recency.update(record)
+        self.recency.update(record, used=True)
         self.forget_if_empty(record)
 
     def _dismiss_all(self, object_id: bytes, reason: str, out: list[Command]) -> None:

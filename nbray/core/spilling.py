@@ -5,10 +5,13 @@ Imports:    nbray.core.objects.
 Never:      moves a byte, sends, reads a clock. It appends commands to a list that the caller owns.
 
 Objects that nobody has in hand go first, those longest unused before others: weak ones are evicted, those
-with a copy on the disk are dropped from the arena, all others are written to the disk. If they are not
-enough, processes are asked for what they have in hand and do not use (``RecallObjects``). A process
+with a copy on the disk are dropped from the arena, all others are written to the disk first. If they are
+not enough, processes are asked for what they have in hand and do not use (``RecallObjects``). A process
 answers when it comes to it, so what it was asked for counts as on its way for a moment only: then others
 are asked. What it refused is not asked for again at once.
+
+Where one object after the other needs room, the next ones are written ahead: they stay in the arena until
+somebody needs their place, who then waits for nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ class Drop(NamedTuple):
 
 
 class Write(NamedTuple):
-    """Command: write these objects to the disk, then take them out of the arena."""
+    """Command: write these objects to the disk. They stay in the arena until they are dropped."""
 
     object_ids: tuple[bytes, ...]
 
@@ -97,12 +100,8 @@ class RoomMaker:
     def make_room(self, missing_bytes: int, now_s: float, out: list[Command]) -> None:
         """So much has to leave. What is leaving already, and what was just asked for, counts."""
         missing = missing_bytes - self._table.bytes_in(S.SPILLING)
-        may_write = self._may_write(now_s)
         written: list[bytes] = []
-        for record in self._table.recency.idle() if missing > 0 else ():
-            command = self._command(record, may_write)
-            if command is None:
-                continue
+        for record, command in self._idle(now_s) if missing > 0 else ():
             if isinstance(command, Write):
                 written.append(record.object_id)
             else:
@@ -110,10 +109,29 @@ class RoomMaker:
             missing -= record.memory_bytes
             if missing <= 0:
                 break
+        self._write_and_recall(written, missing, now_s, out)
+
+    def work_ahead(self, wanted_bytes: int, now_s: float, out: list[Command]) -> None:
+        """See to it that so much can leave at once, when it has to."""
+        if not self._may_write(now_s):
+            return
+        missing = wanted_bytes - self._table.bytes_in(S.SPILLING)
+        written: list[bytes] = []
+        idle = list(self._idle(now_s))
+        missing -= sum(record.memory_bytes for record, command in idle if not isinstance(command, Write))
+        for record, command in idle:
+            if missing <= 0:
+                break
+            if isinstance(command, Write):
+                written.append(record.object_id)
+                missing -= record.memory_bytes
+        self._write_and_recall(written, missing, now_s, out)
+
+    def _write_and_recall(self, written: list[bytes], missing: int, now_s: float, out: list[Command]) -> None:
         if written:
             out.append(Write(tuple(written)))
         if missing > 0:
-            self._recall(missing, now_s, may_write, out)
+            self._recall(missing, now_s, out)
 
     def answered(self, process_id: bytes, number: int, yielded: Iterable[bytes], now_s: float) -> None:
         """A process named what it can do without."""
@@ -131,6 +149,14 @@ class RoomMaker:
         """Nothing could be written."""
         self._disk_rests_until_s = now_s + DISK_REST_S
 
+    def _idle(self, now_s: float) -> Iterator[tuple[Record, Evict | Drop | Write]]:
+        """What can leave now, those longest unused first, and how."""
+        may_write = self._may_write(now_s)
+        for record in self._table.recency.idle():
+            command = self._command(record, may_write)
+            if command is not None:
+                yield record, command
+
     def _may_write(self, now_s: float) -> bool:
         return self._spills and now_s >= self._disk_rests_until_s
 
@@ -143,7 +169,7 @@ class RoomMaker:
 
     # --- what is in hand -----------------------------------------------------------------------------
 
-    def _recall(self, missing: int, now_s: float, may_write: bool, out: list[Command]) -> None:
+    def _recall(self, missing: int, now_s: float, out: list[Command]) -> None:
         self._refused = {object_id: until for object_id, until in self._refused.items() if until > now_s}
         asked: set[bytes] = set()
         for question in self._open.values():
@@ -153,7 +179,7 @@ class RoomMaker:
         wanted = missing * _ASK_FOR
         of: dict[bytes, list[bytes]] = {}
         sizes: dict[bytes, int] = {}
-        for record in self._candidates(asked, may_write):
+        for record in self._candidates(asked, self._may_write(now_s)):
             if wanted <= 0:
                 break
             wanted -= record.memory_bytes

@@ -25,13 +25,14 @@ from nbray.core import lease_requests, worker_process
 from nbray.core.scheduler import Scheduler
 from nbray.core.workers import WorkerPool
 from nbray.events.schema import NODE, WORKER
-from nbray.model.errors import NbrayError, ProtocolError
+from nbray.model.errors import ProtocolError
 from nbray.model.limits import PROTOCOL_VERSION
 from nbray.model.resources import CPU, UNIT
 from nbray.node.control_plane import ControlPlane
 from nbray.node.describing import Describing
 from nbray.node.event_feed import EventFeed
 from nbray.node.snapshot import snapshot
+from nbray.node.storage import available_memory, spill_plan
 from nbray.node.workers import WorkerExit, WorkerHandle, Workers
 from nbray.store.arena import Arena
 from nbray.store.budget import MemoryBudget
@@ -101,8 +102,10 @@ class NodeDaemon:
             lambda: {control.redis_pid},
         )  # fmt: skip
         self._store = StoreServer(
-            start.node_id, arena, budget.available, self._send_to, self._run_in_thread, self._loop.call_later,
-            writers_back=True, moved=self._events.object_moved,
+            start.node_id, arena, available_memory(start.store, budget), self._send_to,
+            self._supervisor.run_in_thread, self._loop.call_later, writers_back=not start.store.huge_pages,
+            plan=spill_plan(start.store, start.session_dir), tell=self._tell_people,
+            moved=self._events.object_moved,
         )  # fmt: skip
         self._describing = Describing(
             start.node_id, self._processes, self._send_to, self._loop.call_later, self._store.overview,
@@ -472,16 +475,3 @@ class NodeDaemon:
         """Those that can be asked something, with their PIDs."""
         workers = {handle.process_id: handle.pid for handle in self.workers.handles.values() if handle.ready}
         return {self._driver_id: self._start.driver_pid, **workers}
-
-    def _run_in_thread(
-        self, work: Callable[[], object], done: Callable[[BaseException | None], None]
-    ) -> None:
-        async def run() -> None:
-            try:
-                await self._loop.run_in_executor(None, work)
-            except (NbrayError, OSError) as exc:
-                done(exc)
-            else:
-                done(None)
-
-        self._supervisor.spawn("store backing", run())

@@ -21,6 +21,7 @@ from nbray.control.secrets import redis_password
 from nbray.control.server import EmbeddedRedis
 from nbray.model.errors import NbrayError
 from nbray.model.limits import PROTOCOL_VERSION
+from nbray.node.storage import make_arena
 from nbray.node.zygote_process import ZygoteProcess
 from nbray.store.arena import Arena
 from nbray.store.budget import MemoryBudget
@@ -75,8 +76,7 @@ def _run(driver: socket.socket, start: StartNode, booting: ZygoteProcess) -> Non
     fcntl.flock(lock, fcntl.LOCK_SH)
     redis = _start_redis(start)
     budget = MemoryBudget()
-    capacity = start.store_capacity_bytes or budget.default_capacity()
-    arena = Arena.create(capacity)
+    arena = make_arena(start.store, budget)
     redis_endpoint = f"unix://{redis.socket_path}" if redis else start.redis_location
     welcome = Welcome(
         PROTOCOL_VERSION,
@@ -84,7 +84,7 @@ def _run(driver: socket.socket, start: StartNode, booting: ZygoteProcess) -> Non
         start.node_id,
         start.node_incarnation,
         start.session_dir,
-        capacity,
+        arena.capacity_bytes,
         start.resources,
         redis_endpoint,
         start.redis_origin,

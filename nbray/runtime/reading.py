@@ -97,7 +97,7 @@ class Reading:
                 self._wait(entry, waiter)
             if extents is None:
                 return [_Reader(self, entry.object_id)]
-            return self._views(entry.object_id, value.offset, extents)
+            return self._views(value, extents)
 
     def _wait(self, entry: Entry, waiter: Waiter) -> None:
         loop = self._loop
@@ -109,15 +109,15 @@ class Reading:
                 with loop.lock:
                     self._objects.forget_waiter([entry], waiter)
 
-    def _views(self, object_id: bytes, base: int, extents: list[tuple[int, int]]) -> list[Any]:
+    def _views(self, place: Descriptor, extents: list[tuple[int, int]]) -> list[Any]:
         """Views that are counted already."""
         mapping = self._objects.mapping
         assert mapping is not None
         views: list[Any] = []
-        closed = partial(self.close_view, object_id)
+        closed = partial(self.close_view, place.object_id)
         try:
             for at, length in extents:
-                views.append(mapping.exporter(base + at, length, closed))
+                views.append(mapping.export(place, at, length, closed))
         except BaseException:
             for _ in extents[len(views) :]:
                 closed()

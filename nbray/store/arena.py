@@ -17,9 +17,10 @@ import fcntl
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
-from nbray.store.open_file import OpenFile
+from nbray.store.open_file import OpenFile, nameless_file
 
 #: Memory is taken in steps of this size, each after a look at what is left. Half of the smallest
 #: reserve of the budget, so that a step under way and small growth beside it stay inside it.
@@ -44,21 +45,35 @@ class Arena:
         self._growth = threading.Lock()
 
     @classmethod
-    def create(cls, capacity_bytes: int) -> Arena:
+    def create(cls, capacity_bytes: int, *, directory: str = "", huge_pages: bool = False) -> Arena:
         """A new, wholly sparse arena, rounded up to whole pages.
 
+        Args:
+            capacity_bytes: its size.
+            directory: where it is a file without a name; empty for a memfd. (Such a file cannot be sealed.)
+            huge_pages: of the kernel's reserve; a directory must be the mount point of a hugetlbfs then.
+
         Raises:
-            OSError: the kernel refuses a memfd of this size.
+            OSError: the kernel refuses one of this size, or of this kind.
         """
-        capacity_bytes = -(-capacity_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        fd = os.memfd_create("nbray-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        if directory:
+            fd = nameless_file(directory)
+        else:
+            kind = os.MFD_HUGETLB if huge_pages else 0
+            fd = os.memfd_create("nbray-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | kind)
         try:
+            page_bytes = _huge_page_bytes(fd) if huge_pages else mmap.PAGESIZE
+            capacity_bytes = -(-capacity_bytes // page_bytes) * page_bytes
+            if huge_pages:
+                _check_huge_pages(capacity_bytes, page_bytes)
             os.ftruncate(fd, capacity_bytes)
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            if not directory:
+                seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
         except BaseException:
             os.close(fd)
             raise
-        return cls(fd, capacity_bytes)
+        return cls(fd, capacity_bytes, page_bytes)
 
     def back(self, start: int, end: int) -> None:
         """Give the pages of [start, end) memory, whatever the budget says; see :meth:`grow`.
@@ -108,6 +123,13 @@ class Arena:
 
     def writer(self) -> Callable[[memoryview, int], None]:
         """A function for such a thread that writes bytes to an offset; those pages have memory."""
+        if self.page_bytes != mmap.PAGESIZE:  # huge pages can be written to by way of a mapping alone
+            mapped = mmap.mmap(self.fd, self.capacity_bytes, mmap.MAP_SHARED, mmap.PROT_WRITE)
+
+            def store(part: memoryview, offset: int) -> None:
+                mapped[offset : offset + len(part)] = part
+
+            return store
         file = self.again()
 
         def write(part: memoryview, offset: int) -> None:
@@ -132,6 +154,42 @@ class Arena:
             fd, self.fd = self.fd, -1
             if fd >= 0:
                 os.close(fd)
+
+
+def free_huge_bytes() -> int:
+    """What is left of the huge pages that this machine has reserved, of the usual size."""
+    numbers = {name: int(rest.split()[0]) for name, rest in _meminfo() if rest.split()}
+    return numbers.get("HugePages_Free", 0) * numbers.get("Hugepagesize", 0) * 1024
+
+
+def _meminfo() -> Iterator[tuple[str, str]]:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        yield name, rest
+
+
+def _huge_page_bytes(fd: int) -> int:
+    page_bytes = os.fstat(fd).st_blksize
+    if page_bytes <= mmap.PAGESIZE:
+        raise OSError(errno.EINVAL, "it is not the mount point of a hugetlbfs, which huge_pages needs")
+    return page_bytes
+
+
+def _check_huge_pages(capacity_bytes: int, page_bytes: int) -> None:
+    """Without a reserve the first process that maps it would fail, or die when it writes.
+
+    Raises:
+        OSError: ENOMEM.
+    """
+    free_bytes = free_huge_bytes()
+    if capacity_bytes > free_bytes:
+        pages = capacity_bytes // page_bytes
+        raise OSError(
+            errno.ENOMEM,
+            f"it needs {pages} huge pages of {page_bytes} bytes, and the machine has "
+            f"{free_bytes // page_bytes} free; reserve them (sysctl vm.nr_hugepages={pages}), or leave out "
+            "huge_pages",
+        )
 
 
 def punch(fd: int, start: int, end: int) -> None:

@@ -86,6 +86,7 @@ class DiskJobs:
         self.wait_for_room: Callable[[Wish], None] = lambda _wish: None
         self.on_done: Callable[[], None] = lambda: None
         self.on_refused: Callable[[], None] = lambda: None
+        self.on_nothing_ahead: Callable[[], None] = lambda: None
         self.file = file
         self.written = Pulse()
         self.read = Pulse()
@@ -117,30 +118,38 @@ class DiskJobs:
 
     # --- to the disk ---------------------------------------------------------------------------------
 
-    def write(self, object_ids: Iterable[bytes]) -> None:
-        """Write a batch of these. Call again when it is done: while it is under way nothing happens."""
+    def write(self, object_ids: Iterable[bytes], *, ahead: bool = False) -> None:
+        """Write a batch of these. Call again when it is done: while it is under way nothing happens.
+
+        ``ahead``: nobody needs it yet, so that nobody is told if it comes to nothing.
+        """
         if self.is_writing or self.file is None or self._is_closed:
             return
         try:
             file = self.file.open()
         except OSError as exc:
-            self._refuse(exc)
+            self._not_written(exc, 0, ahead=ahead)
             return
         batch, needed_bytes = self._batch(self.file, object_ids)
         if not batch:
-            if needed_bytes and not self._make_disk_room(needed_bytes):
-                self._refuse(None)
+            if needed_bytes:
+                self._not_written(None, needed_bytes, ahead=ahead)
             return
         self.is_writing = True
         arena, checksums = self._space.arena.again(), list[int]()
-        pieces = [_piece_to_disk(move) for move in batch]
+        pieces, page_bytes = [_piece_to_disk(move) for move in batch], self._space.arena.page_bytes
 
         def work() -> None:
             assert self.file is not None
             self.file.back(file, [disk_extent(move) for move in batch])
-            checksums.extend(write_out(arena.fd, file.fd, pieces, self.written))
+            checksums.extend(write_out(arena.fd, page_bytes, file.fd, pieces, self.written))
 
-        self._run_in_thread(work, lambda error: self._batch_done(batch, checksums, error))
+        def done(error: BaseException | None) -> None:
+            self.is_writing = False
+            if not self._is_closed:
+                self._batch_done(batch, checksums, error, ahead=ahead)
+
+        self._run_in_thread(work, done)
 
     def _batch(self, file: SpillFile, object_ids: Iterable[bytes]) -> tuple[list[Move], int]:
         """Begin to move what fits into a batch and onto the disk; what the first of the others needs."""
@@ -165,10 +174,9 @@ class DiskJobs:
         self._perform(out)
         return batch, needed_bytes
 
-    def _batch_done(self, batch: list[Move], checksums: list[int], error: BaseException | None) -> None:
-        self.is_writing = False
-        if self._is_closed:
-            return
+    def _batch_done(
+        self, batch: list[Move], checksums: list[int], error: BaseException | None, *, ahead: bool
+    ) -> None:
         out: list[Command] = []
         if error is None:
             for move, checksum in zip(batch, checksums, strict=True):
@@ -178,11 +186,17 @@ class DiskJobs:
         else:
             for move in batch:
                 self._moves.not_written(move, out)
-            size_bytes = sum(move.copy.size_bytes for move in batch)
-            if not (_is_full(error) and self._make_disk_room(size_bytes)):
-                self._refuse(error)
         self._perform(out)
+        if error is not None:
+            self._not_written(error, sum(move.copy.size_bytes for move in batch), ahead=ahead)
         self.on_done()
+
+    def _not_written(self, error: BaseException | None, size_bytes: int, *, ahead: bool) -> None:
+        """It found no space, for the limit if there is no error; or something is wrong."""
+        if ahead:
+            self.on_nothing_ahead()
+        elif not ((error is None or _is_full(error)) and self._make_disk_room(size_bytes)):
+            self._refuse(error)
 
     def _make_disk_room(self, size_bytes: int) -> bool:
         """Give up places on the disk whose bytes are in the arena, too. False if there are none."""

@@ -29,8 +29,12 @@ POLL_S = 0.05
 PASS_S = 0.1
 #: While bytes are on their way to the disk, so much longer may pass without a sign of it.
 STALL_S = 5.0
+#: For so long after somebody had to wait, objects are written ahead for the next one.
+AHEAD_S = 1.0
 #: Beside the eldest, room is made for so much of what waits behind it.
-_AHEAD_BYTES = 256 * 1024 * 1024
+_TOGETHER_BYTES = 256 * 1024 * 1024
+#: No more than this share of the arena is written ahead.
+_AHEAD_SHARE = 4
 
 
 class Wish(Protocol):
@@ -77,6 +81,8 @@ class Pressure:
         self._clock = clock
         self._recall_slabs = recall_slabs
         self._queue: dict[int, Wish] = {}  # by id, eldest first
+        self._ahead_bytes = 0
+        self._ahead_until_s = 0.0
         self._progress_s = 0.0
         self._read_progress_s = 0.0
         self._seen = (0, 0)
@@ -90,6 +96,7 @@ class Pressure:
         jobs.wait_for_room = self.add
         jobs.on_done = self.advance
         jobs.on_refused = lambda: maker.disk_refused(self._clock())
+        jobs.on_nothing_ahead = self._stop_working_ahead
 
     def __len__(self) -> int:
         """How many wait."""
@@ -156,6 +163,8 @@ class Pressure:
                 self._serve()
                 if self._queue:
                     self._press()
+            if not self._queue and self._clock() < self._ahead_until_s:
+                self._work_ahead()
         finally:
             self._is_advancing = False
 
@@ -165,6 +174,8 @@ class Pressure:
                 continue
             if wish.fits():
                 self._queue.pop(id(wish), None)
+                self._ahead_bytes = min(wish.size_bytes, self._space.books.capacity_bytes // _AHEAD_SHARE)
+                self._ahead_until_s = self._clock() + AHEAD_S
             elif self._is_reserved():
                 return
 
@@ -176,10 +187,23 @@ class Pressure:
     def _press(self) -> None:
         commands: list[spilling.Command] = []
         self.maker.make_room(self._missing(), self._clock(), commands)
+        self._do(commands)
+
+    def _work_ahead(self) -> None:
+        commands: list[spilling.Command] = []
+        books = self._space.books
+        free_bytes = books.capacity_bytes - books.used_bytes
+        self.maker.work_ahead(self._ahead_bytes - free_bytes, self._clock(), commands)
+        self._do(commands, ahead=True)
+
+    def _stop_working_ahead(self) -> None:
+        self._ahead_until_s = 0.0
+
+    def _do(self, commands: list[spilling.Command], *, ahead: bool = False) -> None:
         for command in commands:
             out: list[Command] = []
             if isinstance(command, spilling.Write):
-                self._jobs.write(command.object_ids)
+                self._jobs.write(command.object_ids, ahead=ahead)
             elif isinstance(command, spilling.Recall):
                 self._perform.send(command.process_id, command.message)
             elif isinstance(command, spilling.Evict):
@@ -194,7 +218,7 @@ class Pressure:
         books = self._space.books
         sizes = [wish.size_bytes for wish in self._queue.values()]
         in_one_piece = max(sizes[0] - books.largest_free(), 1)
-        together = min(sum(sizes), sizes[0] + _AHEAD_BYTES) - (books.capacity_bytes - books.used_bytes)
+        together = min(sum(sizes), sizes[0] + _TOGETHER_BYTES) - (books.capacity_bytes - books.used_bytes)
         return max(in_one_piece, together)
 
     # --- time ----------------------------------------------------------------------------------------

@@ -12,22 +12,19 @@ what is freed is punched out, so that the disk space of an object returns with i
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
 from nbray.core.allocator import Allocator, Extent
 from nbray.store.arena import punch
 from nbray.store.disk_io import reserve
-from nbray.store.open_file import OpenFile
+from nbray.store.open_file import OpenFile, nameless_file
 
 #: Extents begin and end here: readers map them.
 _PAGE_BYTES = 4096
 #: Where no limit was asked for, the disk is the limit.
 _UNLIMITED_BYTES = 1 << 50
-_NO_SUCH_FLAG = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
 
 
 class SpillFile:
@@ -63,7 +60,7 @@ class SpillFile:
         if self._file is None:
             with contextlib.suppress(FileExistsError):
                 self.directory.mkdir(mode=0o700)
-            fd = _nameless(self.directory)
+            fd = nameless_file(self.directory)
             try:
                 self._file = OpenFile(fd)
             finally:
@@ -105,16 +102,3 @@ class SpillFile:
     def close(self) -> None:
         """Let go of the file: it is gone when the last thread and the last reader are done with it."""
         self._file = None
-
-
-def _nameless(directory: Path) -> int:
-    """A new file in a directory, for this user alone, that no other process can open by a name."""
-    try:
-        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as exc:
-        if exc.errno not in _NO_SUCH_FLAG or not directory.is_dir():
-            raise
-    path = directory / f"spill-{secrets.token_hex(8)}"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    os.unlink(path)
-    return fd

@@ -28,6 +28,24 @@ class Supervisor:
         self._tasks.add(task)
         task.add_done_callback(self._finished)
 
+    def run_in_thread(self, work: Callable[[], object], done: Callable[[BaseException | None], None]) -> None:
+        """Do something that blocks; then call ``done`` here, with the exception or None.
+
+        Exceptions that it should not have raised are crashes beside that.
+        """
+
+        async def run() -> None:
+            try:
+                await asyncio.get_running_loop().run_in_executor(None, work)
+            except Exception as exc:
+                done(exc)
+                if not isinstance(exc, OSError):
+                    raise
+            else:
+                done(None)
+
+        self.spawn("work in a thread", run())
+
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if task.cancelled():

@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from nbray.model.store_plan import StorePlan
 from nbray.wire.base import Message, Value
 from nbray.wire.memory_messages import DescribeEntries, EntriesDescribed, GetMemory, MemoryReport
 from nbray.wire.object_messages import (
@@ -114,7 +115,7 @@ class StartNode(Message):
     node_id: bytes
     node_incarnation: int
     resources: dict[str, int]
-    store_capacity_bytes: int  # 0: a share of free memory
+    store: StorePlan
     redis_kind: str
     redis_location: str
     redis_origin: str

@@ -208,6 +208,7 @@ def blocks_of(work: Callable[[], object]) -> int:
     gc.collect()
     before = sys.getallocatedblocks()
     kept = work()
+    gc.collect()
     after = sys.getallocatedblocks()
     del kept
     return after - before

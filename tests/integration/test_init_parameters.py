@@ -103,10 +103,10 @@ def test_the_job_has_the_id_that_it_was_given() -> None:
 
 
 def test_what_has_no_effect_is_logged_and_the_session_starts(caplog: pytest.LogCaptureFixture) -> None:
-    ray.init(num_cpus=1, lru_evict=True, redis_password="secret")
+    ray.init(num_cpus=1, include_java=True, redis_password="secret")
 
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
-    assert "lru_evict" in caplog.text
+    assert "include_java" in caplog.text
     assert "secret" not in caplog.text
     assert ray.get(double.remote(1), timeout=10) == 2
 

@@ -295,6 +295,9 @@ class ObjectMovesMachine(RuleBasedStateMachine):
         self.write_what_nobody_uses(slot, seat)
         if len(self.at_work) > at_work:
             self.finish(at_work, "well")
+        out: list[Command] = []
+        self.moves.drop(self.objects[slot], out)
+        self.perform(out)
 
     @rule(slot=SLOT, seat=SEAT, reader=SEAT, has_room=st.booleans())
     def ask_for_what_was_spilled(self, slot: int, seat: int, reader: int, has_room: bool) -> None:
@@ -328,10 +331,10 @@ class ObjectMovesMachine(RuleBasedStateMachine):
         self.table.yielded(process, [object_id], out)
         self.perform(out)
 
-    @rule(missing=st.integers(1, 3))
-    def make_room(self, missing: int) -> None:
+    @rule(missing=st.integers(1, 3), ahead=st.booleans())
+    def make_room(self, missing: int, ahead: bool = False) -> None:
         commands: list[Evict | Drop | Write | Recall] = []
-        self.maker.make_room(missing * SIZE, self.now_s, commands)
+        (self.maker.work_ahead if ahead else self.maker.make_room)(missing * SIZE, self.now_s, commands)
         for command in commands:
             out: list[Command] = []
             if isinstance(command, Recall):

@@ -110,8 +110,8 @@ METHODS: list[tuple[type, str, Callable[..., Any] | property]] = [
 
 ROWS: dict[str, tuple[tuple[S, E], tuple[S, Do]]] = {
     "release memory before it is written": ((S.SEALED, E.SPILL), (S.SPILLING, Do.RELEASE_MEMORY)),
-    "release memory that is in use again": ((S.SPILLING, E.WRITTEN_PINNED), (S.SPILLED, Do.RELEASE_MEMORY)),
-    "keep the memory of what was written": ((S.SPILLING, E.WRITTEN), (S.SPILLED, Do.NOTHING)),
+    "release memory that may be in use again": ((S.SPILLING, E.WRITTEN), (S.SPILLED, Do.RELEASE_MEMORY)),
+    "keep the memory of what is dropped": ((S.SEALED, E.DROP), (S.SPILLED, Do.NOTHING)),
     "release at once what a thread writes": ((S.SPILLING, E.DISCARD), (S.GONE, Do.RELEASE)),
     "release at once what a thread reads": ((S.RESTORING, E.DISCARD), (S.GONE, Do.RELEASE)),
     "keep the disk of what could not be written": ((S.SPILLING, E.MOVE_FAILED), (S.SEALED, Do.NOTHING)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import nbray
 from nbray.api import settings
 from nbray.model.errors import SocketPathError
+from nbray.model.store_plan import StorePlan
 
 DEFAULTS = {name: p.default for name, p in inspect.signature(nbray.init).parameters.items()}
 
@@ -51,7 +53,7 @@ def test_without_settings_a_node_has_the_cpus_of_this_process_and_its_own_name()
 
     assert wanted.resources["CPU"] == len(os.sched_getaffinity(0)) * 10_000
     assert wanted.resources["node:127.0.0.1"] == 10_000
-    assert (wanted.mode, wanted.store_bytes, wanted.job_id, wanted.id_seed) == (0, 0, None, None)
+    assert (wanted.mode, wanted.store, wanted.job_id, wanted.id_seed) == (0, StorePlan(), None, None)
     assert wanted.notes == []
 
 
@@ -79,7 +81,10 @@ def test_memory_is_counted_in_units_of_50_mib() -> None:
         {"driver_mode": 4}, {"driver_mode": "script"}, {"webui_host": "example.org"},
         {"logging_level": "loud"},
         {"_internal_config": "not JSON"}, {"_internal_config": "[1]"}, {"plasma_directory": "/no/such/place"},
-        {"huge_pages": True}, {"node_ip_address": "no.such.host.invalid"},
+        {"object_spilling_directory": "/no/such/place"}, {"object_spilling_limit": 0},
+        {"object_spilling_limit": -1}, {"object_spilling": False, "object_spilling_limit": 1 << 30},
+        {"object_spilling": False, "object_spilling_directory": "/tmp"},
+        {"node_ip_address": "no.such.host.invalid"},
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_by_name(bad: dict[str, Any]) -> None:
@@ -143,7 +148,7 @@ def test_what_is_not_needed_any_more_is_accepted_without_a_word(asked: dict[str,
 
 
 @pytest.mark.parametrize("asked", [
-    {"lru_evict": True}, {"plasma_directory": "/tmp"}, {"driver_object_store_memory": 1 << 30},
+    {"driver_object_store_memory": 1 << 30},
     {"num_gpus": 1}, {"redis_max_memory": 1 << 30}, {"redis_port": 6379},
     {"num_redis_shards": 2}, {"redis_max_clients": 9},
     {"redis_password": "secret"}, {"include_webui": True}, {"include_java": True},
@@ -165,6 +170,8 @@ def test_what_has_no_effect_is_said_once_by_name_and_without_its_value(
     {"num_redis_shards": 1}, {"redis_max_clients": 1}, {"memory": 1 << 30}, {"object_store_memory": 1 << 30},
     {"redis_max_memory": 1 << 30}, {"plasma_directory": "/tmp"}, {"huge_pages": True}, {"temp_dir": "/tmp"},
     {"plasma_store_socket_name": "/tmp/s"}, {"raylet_socket_name": "/tmp/r"}, {"_internal_config": "{}"},
+    {"lru_evict": True}, {"object_spilling": False}, {"object_spilling_directory": "/tmp"},
+    {"object_spilling_limit": 1 << 30},
 ])  # fmt: skip
 def test_who_joins_a_cluster_cannot_choose_how_it_is_started(asked: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(asked))} cannot be chosen when joining"):
@@ -194,5 +201,29 @@ def test_numbers_of_numpy_are_numbers() -> None:
     )  # fmt: skip
 
     assert wanted.resources == {"CPU": 30_000, "a": 20_000, "memory": 20_000, "node:127.0.0.1": 10_000}
-    assert (wanted.store_bytes, wanted.id_seed, wanted.mode) == (80 << 20, 7, 3)
-    assert {type(n) for n in (wanted.store_bytes, wanted.id_seed, *wanted.resources.values())} == {int}
+    assert (wanted.store.capacity_bytes, wanted.id_seed, wanted.mode) == (80 << 20, 7, 3)
+    numbers = (wanted.store.capacity_bytes, wanted.id_seed, *wanted.resources.values())
+    assert {type(n) for n in numbers} == {int}
+
+
+def test_what_becomes_of_objects_when_the_store_is_full_can_be_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spill").mkdir()
+
+    assert check(object_spilling=False).store == StorePlan(spills=False)
+    assert check(lru_evict=True, object_spilling_limit=np.int64(5)).store == StorePlan(
+        evicts=True, spill_limit_bytes=5
+    )
+    assert check(object_spilling_directory="spill").store.spill_directory == str(tmp_path / "spill")
+    assert check(plasma_directory="/dev/shm", huge_pages=True).store == StorePlan(
+        arena_directory="/dev/shm", huge_pages=True
+    )
+
+
+def test_a_directory_where_nothing_may_be_written_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+
+    with pytest.raises(ValueError, match="object_spilling_directory '/tmp': you may not write there"):
+        check(object_spilling_directory="/tmp")

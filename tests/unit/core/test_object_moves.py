@@ -65,6 +65,7 @@ class Desk:
 
     def spill(self) -> None:
         self.moves.written(self.begin_to_spill(), CHECKSUM, self.out)
+        self.moves.drop(X, self.out)
 
     def begin_to_restore(self, generation: int = 2) -> Move:
         move = self.moves.restore(X, extent(generation), self.out)
@@ -85,9 +86,12 @@ def desk() -> Desk:
 
 def test_memory_is_released_when_the_object_is_on_the_disk_and_not_before(desk: Desk) -> None:
     move = desk.begin_to_spill()
+    desk.moves.drop(X, desk.out)
     assert desk.orders() == []
 
     desk.moves.written(move, CHECKSUM, desk.out)
+    assert desk.orders() == []
+    desk.moves.drop(X, desk.out)
 
     assert desk.orders() == [Release(extent(1))]
     assert desk.table.counts()["spilled_bytes"] == 100
@@ -108,6 +112,7 @@ def test_who_asks_for_an_object_while_it_is_written_reads_it_in_the_arena_where_
     move = desk.begin_to_spill()
     desk.get()
     desk.moves.written(move, CHECKSUM, desk.out)
+    desk.moves.drop(X, desk.out)
 
     assert desk.told() == [(READER, in_arena(1))]
     assert desk.state() == "sealed"

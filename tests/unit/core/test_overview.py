@@ -97,6 +97,7 @@ def spilled(desk: Desk) -> ObjectMoves:
     move = moves.spill(X, OnDisk(Extent(0, 4096, 1, ()), "/proc/1/fd/9"), desk.out)
     assert move is not None
     moves.written(move, 77, desk.out)
+    moves.drop(X, desk.out)
     return moves
 
 

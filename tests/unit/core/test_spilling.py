@@ -51,6 +51,17 @@ class Desk:
     def get(self, n: int, reader: bytes = READER) -> None:
         self.table.get([(oid(n), OWNER)], reader, [])
 
+    def write(self, *numbers: int) -> None:
+        for n in numbers:
+            move = self.moves.spill(oid(n), OnDisk(Extent(n * MIB, MIB, n, ()), "f"), [])
+            assert move is not None
+            self.moves.written(move, 0, [])
+
+    def work_ahead(self, wanted_bytes: int) -> list[Command]:
+        out: list[Command] = []
+        self.maker.work_ahead(wanted_bytes, NOW_S, out)
+        return out
+
     def make_room(self, missing_bytes: int, now_s: float = NOW_S) -> list[Command]:
         out: list[Command] = []
         self.maker.make_room(missing_bytes, now_s, out)
@@ -87,11 +98,7 @@ def test_what_is_being_written_counts_as_gone(desk: Desk) -> None:
 def test_weak_objects_are_evicted_and_those_on_the_disk_are_dropped(desk: Desk) -> None:
     desk.idle(1, weak=True)
     desk.idle(2, 3)
-    move = desk.moves.spill(oid(2), OnDisk(Extent(0, MIB, 1, ()), "f"), [])
-    assert move is not None
-    desk.get(2)
-    desk.moves.written(move, 0, [])
-    desk.table.unpin(READER, [oid(2)], [])
+    desk.write(2)
 
     assert desk.make_room(3 * MIB) == [Evict(oid(1)), Drop(oid(2)), Write((oid(3),))]
 
@@ -192,3 +199,37 @@ def test_older_copies_that_somebody_may_still_read_are_worth_asking_for() -> Non
     desk.table.seal(oid(1), SECOND, [])
 
     assert desk.make_room(MIB) == [Recall(OWNER, RecallObjects(1, [oid(1)]))]
+
+
+def test_what_was_written_keeps_its_place_in_the_order(desk: Desk) -> None:
+    desk.idle(1, 2, 3)
+    desk.write(2, 1)
+
+    assert desk.make_room(3 * MIB) == [Drop(oid(1)), Drop(oid(2)), Write((oid(3),))]
+
+
+def test_the_next_ones_are_written_ahead_until_enough_can_leave_at_once(desk: Desk) -> None:
+    desk.idle(1, 2, 3, 4)
+    desk.write(3)
+    move = desk.moves.spill(oid(1), OnDisk(Extent(0, MIB, 1, ()), "f"), [])
+
+    assert desk.work_ahead(2 * MIB) == []
+    assert desk.work_ahead(3 * MIB) == [Write((oid(2),))]
+    assert move is not None
+
+
+def test_what_is_in_hand_is_asked_for_ahead_too(desk: Desk) -> None:
+    desk.idle(1)
+    desk.seal(2, 3, 4)
+
+    assert desk.work_ahead(2 * MIB) == [
+        Write((oid(1),)),
+        Recall(OWNER, RecallObjects(1, [oid(2), oid(3)])),
+    ]
+
+
+def test_nothing_is_done_ahead_where_nothing_may_be_written(desk: Desk) -> None:
+    desk.idle(1)
+    desk.maker.disk_refused(NOW_S)
+
+    assert desk.work_ahead(MIB) == []

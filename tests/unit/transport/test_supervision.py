@@ -8,6 +8,9 @@ Never:      leaves a task running.
 from __future__ import annotations
 
 import asyncio
+import threading
+
+import pytest
 
 from nbray.transport.supervision import Supervisor
 
@@ -149,5 +152,34 @@ def test_closing_without_work_returns_at_once() -> None:
 
         await parent.close()
         await parent.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("error", "crashed"), [(None, False), (OSError("no disk"), False), (RuntimeError("a bug"), True)]
+)
+def test_what_a_thread_did_is_told_and_only_bugs_are_crashes(error: Exception | None, crashed: bool) -> None:
+    async def story() -> None:
+        parent, crashes = supervisor()
+        told: list[BaseException | None] = []
+        is_done = asyncio.Event()
+        loop_thread = threading.get_ident()
+
+        def work() -> None:
+            assert threading.get_ident() != loop_thread
+            if error is not None:
+                raise error
+
+        def done(told_error: BaseException | None) -> None:
+            told.append(told_error)
+            is_done.set()
+
+        parent.run_in_thread(work, done)
+        await asyncio.wait_for(is_done.wait(), 5)
+        await parent.close()
+
+        assert told == [error]
+        assert bool(crashes) is crashed
 
     asyncio.run(story())

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from nbray.model.errors import ProtocolError
 from nbray.model.limits import FRAME_MAX_BYTES
+from nbray.model.store_plan import StorePlan
 from nbray.wire import messages
 from nbray.wire.base import (
     Descriptor,
@@ -148,6 +149,9 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
         OwnerAddress: addresses,
         TaskCall: calls,
         TaskAnswer: answers,
+        StorePlan: st.builds(
+            StorePlan, integers, st.booleans(), st.text(max_size=9), integers, st.booleans()
+        ),
         Value: small_bytes | descriptors,
     }
     if annotation in known:
