@@ -73,6 +73,7 @@ class Entry(msgspec.Struct, eq=False, gc=False):
     told: int = 0  # what the directory of borrowers was told
     asked: bool = False  # the daemon was asked for it
     pinned: bool = False  # the daemon keeps it in place for this process
+    doubtful: bool = False  # own: a copy may lie in the store of which this process does not know
     yielded: bool = False  # its bytes were yielded before they were here
     outline: Any = None  # the host's: how to read it without looking for its parts
     waiters: list[Any] | None = None  # the host's waiters, told once when it becomes ready

@@ -118,7 +118,7 @@ class LocalProcess(Process):
         self._counts["submitted"] += 1
         error = next((bytes(entry.value) for entry in taken if entry.failed), None)  # type: ignore[arg-type]
         if error is not None:
-            inner = [self.sharing.adopt(*pair) for pair in references_in(error)]
+            inner = [self.sharing.adopt(*pair, False) for pair in references_in(error)]
             values, failed = [_Packed(error, inner)] * spec.num_returns, True
         else:
             before = self._contexts.current

@@ -45,9 +45,8 @@ class Recomputing:
 
     def gone(self, object_ids: Sequence[bytes]) -> None:
         """These own objects are let go of."""
-        if len(self.lineage):
-            for object_id in object_ids:
-                self.lineage.result_gone(object_id)
+        for object_id in object_ids:
+            self.lineage.result_gone(object_id)
 
     def recompute(self, entry: Entry) -> str:
         """The bytes of an own object are gone: have it made again. Returns why that cannot be, or ""."""

@@ -63,7 +63,7 @@ class ObjectRef(msgspec.Struct, eq=False, gc=False):
     # rounds over them cost each task a microsecond. A reference points to nothing that points back.
 
     #: Set by ``runtime.process``: adopts a reference that was unpickled in this process.
-    adopt: ClassVar[Callable[[bytes, bytes], ObjectRef] | None] = None
+    adopt: ClassVar[Callable[[bytes, bytes, bool], ObjectRef] | None] = None
     #: Set by ``runtime.process``: notes that a user pickles a reference by hand; returns (id, owner).
     export: ClassVar[Callable[[ObjectRef], tuple[bytes, bytes]] | None] = None
     #: Set by ``runtime.process``: ties a reference that a user made from bytes to its object, if known.
@@ -183,18 +183,18 @@ class ObjectRef(msgspec.Struct, eq=False, gc=False):
             return ObjectRef(self._id)
         if ObjectRef.adopt is None:
             raise RayConnectionError()
-        return ObjectRef.adopt(self._id, self._owner)
+        return ObjectRef.adopt(self._id, self._owner, False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._home is NOWHERE:
             return ObjectRef, (self._id,)
         if ObjectRef.export is None:
             raise RayConnectionError()
-        return rebuild, ObjectRef.export(self)
+        return rebuild_by_hand, ObjectRef.export(self)
 
 
 def serve_references(
-    adopt: Callable[[bytes, bytes], ObjectRef] | None,
+    adopt: Callable[[bytes, bytes, bool], ObjectRef] | None,
     export: Callable[[ObjectRef], tuple[bytes, bytes]] | None,
     claim: Callable[[ObjectRef], bool] | None,
 ) -> None:
@@ -221,4 +221,11 @@ def rebuild(object_id: bytes, owner: bytes) -> ObjectRef:
     """
     if ObjectRef.adopt is None:
         return ObjectRef(object_id)
-    return ObjectRef.adopt(object_id, owner)
+    return ObjectRef.adopt(object_id, owner, False)
+
+
+def rebuild_by_hand(object_id: bytes, owner: bytes) -> ObjectRef:
+    """The same, of a reference that a user pickled: no value that it is in holds its object."""
+    if ObjectRef.adopt is None:
+        return ObjectRef(object_id)
+    return ObjectRef.adopt(object_id, owner, True)

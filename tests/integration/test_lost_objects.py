@@ -21,7 +21,7 @@ LEAKS_CHECKED_PER = "module"
 
 MIB = 1 << 20
 STORE_BYTES = 100 * MIB
-LARGE = 20 * MIB
+LARGE = 19 * MIB
 
 
 @pytest.fixture(scope="module")
