@@ -164,8 +164,9 @@ class HoldTable:
         """These went, by their owner's word or by force: they hold no more what they contain."""
         for object_id in object_ids:
             self._orphans.discard(object_id)
-            for inner_id in self._take_out(object_id):
-                self._settle(inner_id, out)
+            if object_id in self._inside:  # few have references in them, and many are freed
+                for inner_id in self._take_out(object_id):
+                    self._settle(inner_id, out)
 
     def _take_out(self, object_id: bytes) -> list[bytes]:
         """What an object contains; from now on it does not."""

@@ -63,15 +63,12 @@ class ObjectTable:
     # --- writing ---------------------------------------------------------------------------------
 
     def admits(self, object_id: bytes, owner: bytes, writer: bytes) -> bool:
-        """False if this writer made, or is making, this object already, or it has another owner.
+        """False if this writer is making this object already, or it has another owner.
 
-        What was evicted or lost may be made again by whoever made it.
+        Whoever made it may make it again: the task runs once more when another of its results was lost.
         """
         record = self._objects.get(object_id)
-        if record is None:
-            return True
-        made_it = record.has_bytes and record.current is not None and record.current.writer == writer
-        return record.owner == owner and writer not in record.writing and not made_it
+        return record is None or (record.owner == owner and writer not in record.writing)
 
     def created(
         self,

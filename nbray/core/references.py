@@ -73,12 +73,14 @@ class Entry(msgspec.Struct, eq=False, gc=False):
     told: int = 0  # what the directory of borrowers was told
     asked: bool = False  # the daemon was asked for it
     pinned: bool = False  # the daemon keeps it in place for this process
+    doubtful: bool = False  # own: a copy may lie in the store of which this process does not know
     yielded: bool = False  # its bytes were yielded before they were here
     outline: Any = None  # the host's: how to read it without looking for its parts
     waiters: list[Any] | None = None  # the host's waiters, told once when it becomes ready
     dependents: list[Any] | None = None  # tasks that take it as an argument
     inner: tuple[bytes, ...] = ()  # objects whose references are in its value
     site: Any = None  # the host's: which line made it
+    read: int = 0  # the host's: when its stored bytes were read last
 
     @property
     def held(self) -> bool:
@@ -206,10 +208,10 @@ class ReferenceTable:
         Those of others become known here, if they were not. If the outer object is shared, share these. What
         a value has that came before this one (it was lost, and made again) stays: somebody may have read it.
         """
-        found = list(outer.inner)
+        found = dict.fromkeys(outer.inner)
         for object_id, owner in inner:
-            if object_id == outer.object_id:
-                continue  # it would never go
+            if object_id in found or object_id == outer.object_id:  # in itself: it would never go
+                continue
             entry = self.entries.get(object_id)
             if entry is None:
                 if owner == process_id:
@@ -217,7 +219,7 @@ class ReferenceTable:
                 entry = self._borrowed(object_id, owner)
             entry.kept += 1
             self._freshen(entry)
-            found.append(object_id)
+            found[object_id] = None
         outer.inner = tuple(found)
 
     # --- the directory of borrowers ------------------------------------------------------------------
@@ -276,7 +278,9 @@ class ReferenceTable:
 
     def ready(self, entry: Entry, value: Held, failed: bool) -> bool:
         """The value arrived; final: a later one is ignored. False if nobody wants it (any more)."""
-        if entry.value is not None or not (entry.handles or entry.held or entry.told):
+        if entry.value is not None or not (
+            entry.handles or entry.held or (entry.told and entry.owner is None)
+        ):
             return False
         entry.value = value
         entry.failed = failed

@@ -18,6 +18,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from nbray.events.schema import NODE, WORKER
 from nbray.model.errors import ProtocolError
 from nbray.model.limits import PROTOCOL_VERSION
 from nbray.model.resources import CPU, UNIT
+from nbray.node.burials import Burials
 from nbray.node.control_plane import ControlPlane
 from nbray.node.describing import Describing
 from nbray.node.event_feed import EventFeed
@@ -97,6 +99,7 @@ class NodeDaemon:
         self._pool = WorkerPool(min(cpus, _PRESTARTED_MAX), cpus + _BLOCKED_PER_CPU * cpus + _BLOCKED_EXTRA)
         self._events = EventFeed(start.node_id, control.publish_events, self._loop.call_later)
         self._told_stuck = False
+        self._burials = Burials()
         self.workers = Workers(
             self._session_dir, self._on_message, self._on_worker_exit, self._on_worker_lines,
             lambda: {control.redis_pid},
@@ -411,27 +414,34 @@ class NodeDaemon:
         pool_commands: list[worker_process.Command] = []
         commands: list[lease_requests.Command] = []
         lease_id = self._pool.lost(process_id, pool_commands)
+        owner = self._scheduler.owner_of(lease_id) if lease_id is not None else None
         if lease_id is not None:
-            owner = self._scheduler.owner_of(lease_id)
-            if owner is not None:
-                lost = WorkerLost(
-                    lease_id, process_id, ended.handle.pid, ended.exit_code, ended.term_signal,
-                    ended.stderr_tail,
-                )  # fmt: skip
-                self._send_to(owner, lost)
             self._scheduler.ended(lease_id, commands)
         # Its own children's work has no owner any more: their workers go with it.
+        doomed = []
         for orphaned in self._scheduler.owner_lost(process_id, commands):
             worker = self._pool.worker_of(orphaned)
             if worker is None:
                 self._pool.abandon(orphaned)
             else:
+                doomed.append(worker)
                 self.workers.kill(worker)
-        self._store.process_lost(process_id)
         self._events.log.forget(process_id)
         self._events.record(WORKER, process_id, "dead", "")
+        self._burials.begin(process_id, doomed, partial(self._bury, ended, lease_id, owner))
+        self._burials.gone(process_id)
         self._perform_pool(pool_commands)
         self._perform(commands)
+
+    def _bury(self, ended: WorkerExit, lease_id: bytes | None, owner: bytes | None) -> None:
+        """Nothing runs any more for the sake of this process."""
+        if lease_id is not None and owner is not None:
+            lost = WorkerLost(
+                lease_id, ended.handle.process_id, ended.handle.pid, ended.exit_code, ended.term_signal,
+                ended.stderr_tail,
+            )  # fmt: skip
+            self._send_to(owner, lost)
+        self._store.process_lost(ended.handle.process_id)
 
     # --- functions, logs, events, status -------------------------------------------------------------
 

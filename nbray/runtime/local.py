@@ -26,7 +26,7 @@ from nbray.runtime.refs import ObjectRef
 from nbray.runtime.results import returned
 from nbray.runtime.serialization import deserialize, serialize, serialize_args
 from nbray.runtime.sites import Site, here
-from nbray.runtime.task_errors import serialize_error, serialize_system_error
+from nbray.runtime.task_errors import references_in, serialize_error, serialize_system_error
 from nbray.wire.base import Message
 from nbray.wire.memory_messages import MemoryReport
 from nbray.wire.messages import Welcome
@@ -118,7 +118,8 @@ class LocalProcess(Process):
         self._counts["submitted"] += 1
         error = next((bytes(entry.value) for entry in taken if entry.failed), None)  # type: ignore[arg-type]
         if error is not None:
-            values, failed = [_Packed(error)] * spec.num_returns, True
+            inner = [self.sharing.adopt(*pair, False) for pair in references_in(error)]
+            values, failed = [_Packed(error, inner)] * spec.num_returns, True
         else:
             before = self._contexts.current
             place = Place(parent.cell, spec.depth + 1)
@@ -206,7 +207,8 @@ class LocalProcess(Process):
         if self.failure is not None:
             raise self._lost()
         resources = self.welcome.resources
-        with self.loop.lock:
+        with self.loop.guard, self.loop.lock:
+            self.objects.drain()
             held: list[Entry] = list(self.objects.table.entries.values())
         return {
             "nodes": [{"name": _NODE, "alive": True, "resources": dict(resources), "free": dict(resources)}],

@@ -9,6 +9,8 @@ Methods whose docstring says "lock held" are called with ``loop.lock``; the othe
 
 from __future__ import annotations
 
+import gc
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from nbray.core.references import Away, Entry, Pair, ReferenceTable
@@ -81,6 +83,7 @@ class Objects:
         #: Processes whose holds the directory hears of at once; workers say it when their task is over.
         self.says_at_once = True
         self.freeing = Freeing(self, tell_daemon)
+        self._collects_from_s = 0.0
         self._unpins: list[bytes] = []  # what was copied as it came
         self._loop = loop
         self._process_id = process_id
@@ -212,7 +215,7 @@ class Objects:
 
     def release(self, freed: list[Entry]) -> None:
         """Nothing here holds these entries any more. Lock held."""
-        own = [e.object_id for e in freed if e.owner is None and type(e.value) in _STORED]
+        own = [e.object_id for e in freed if e.owner is None and (type(e.value) in _STORED or e.doubtful)]
         pinned = [e.object_id for e in freed if e.pinned]
         let_go = self.table.take_let_go()
         self.say_fresh()
@@ -222,8 +225,8 @@ class Objects:
         ):  # fmt: skip
             if object_ids:
                 self._tell_daemon(kind(object_ids))
-        if own and self.recomputing is not None:
-            self.recomputing.gone(own)
+        if self.recomputing is not None and len(self.recomputing.lineage):
+            self.recomputing.gone([e.object_id for e in freed if e.owner is None])
 
     def on_unheld(self, message: Unheld) -> None:
         """Nobody else holds these own objects. Lock held."""
@@ -250,7 +253,7 @@ class Objects:
         else:
             is_new = self.table.ready(entry, value, failed)
         if not is_new:
-            if type(value) is Descriptor and not (entry.held or entry.told):
+            if (type(value) is Descriptor or entry.doubtful) and not (entry.held or entry.told):
                 self._tell_daemon(FreeObjects([entry.object_id]))
             return
         self._tell_waiters(entry)
@@ -383,6 +386,7 @@ class Objects:
         if type(entry.value) is Away:
             self.away -= 1
             entry.value = None
+            entry.doubtful = True  # the store remembers that it had it
 
     # --- room --------------------------------------------------------------------------------------
 
@@ -390,12 +394,20 @@ class Objects:
         """The store needs room: which of these are not in use here? Lock held."""
         self.drain()
         in_use = self.in_use()
-        yielded = []
-        for object_id in message.object_ids:
-            entry = self.table.entries.get(object_id)
-            if entry is not None and object_id not in in_use and self._yield(entry):
-                yielded.append(object_id)
+        known = [self.table.entries.get(object_id) for object_id in message.object_ids]
+        entries = [entry for entry in known if entry is not None and entry.object_id not in in_use]
+        entries.sort(key=lambda entry: entry.read)
+        yielded = [entry.object_id for entry in entries if self._yield(entry)]
         self._tell_daemon(ObjectsYielded(message.number, yielded))
+        if len(yielded) < len(entries):
+            self._collect_garbage()  # views in it are in nobody's use
+
+    def _collect_garbage(self) -> None:
+        """Soon, without the lock, and not often: who is asked again may then yield. Lock held."""
+        now_s = time.monotonic()
+        if now_s >= self._collects_from_s:
+            self._collects_from_s = now_s + _COLLECT_EVERY_S
+            self._loop.later.append(_collect)
 
     def _yield(self, entry: Entry) -> bool:
         if entry.views or (entry.pinned and entry.arguments):  # the latter was fetched for a task
@@ -444,6 +456,8 @@ class Objects:
 
 
 _STORED = (Descriptor, Away)
+#: Who cannot yield what the store asks for looks for garbage this often.
+_COLLECT_EVERY_S = 1.0
 #: Borrowed values up to this size are copied when they come.
 _COPIED_BYTES = 4096
 _WHY_GONE = {
@@ -451,6 +465,10 @@ _WHY_GONE = {
     "evicted": "It was evicted to make room",
     "lost": "Its copy on the disk is damaged",
 }
+
+
+def _collect() -> None:
+    gc.collect()
 
 
 def _lost(object_id: bytes, reason: str, obstacle: str = "") -> UnreconstructableError:

@@ -17,6 +17,7 @@ C ``pickle`` does the work; ``reducer_override`` sees every object that is not a
 from __future__ import annotations
 
 import copyreg
+import functools
 import io
 import pickle
 import sys
@@ -34,8 +35,8 @@ PROTOCOL = 5
 
 Reduced = tuple[Any, ...]
 
-_NO_FILE = "<dynamic-code>"
 _ARRAY_PROTOCOL = ("__reduce__", "__reduce_ex__", "__setstate__")
+_MASKED_PROTOCOL = (*_ARRAY_PROTOCOL, "__getstate__")
 _RAW_POINTER_KINDS = "mM"  # dtypes that NumPy keeps in band because the buffer protocol lacks them
 
 _reference_type: type | None = None
@@ -149,10 +150,12 @@ def _may_be_made_with_slots(make: Callable[..., type], cls: type) -> bool:
 
 def _receive_class(make: Callable[..., type], *args: Any) -> type:
     """Rebuild a class, or find the one that this process already has under its tracker ID."""
-    known = args[-2] in _cloud._DYNAMIC_CLASS_TRACKER_BY_ID
+    # Not made again to find out: that would run metaclasses and __init_subclass__, which keep registries.
+    known: type | None = _cloud._DYNAMIC_CLASS_TRACKER_BY_ID.get(args[-2])
+    if known is not None:
+        return known
     cls = make(*args)
-    if not known:
-        _received.add(cls)
+    _received.add(cls)
     return cls
 
 
@@ -174,6 +177,32 @@ def _reduce_code(code: types.CodeType) -> Any:
 
 _NO_FILE = "<dynamic-code>"
 
+# --- what the standard library builds of functions ---------------------------------------------------------
+
+
+def _reduce_cached(cached: Any) -> Any:
+    """What ``functools.lru_cache`` made, by value where its function goes so: pickle would name it."""
+    found = _cloud._lookup_module_and_qualname(cached)
+    if found is not None and not _cloud._is_registered_pickle_by_value(found[0]):
+        return NotImplemented
+    parameters = cached.cache_parameters()
+    return _make_cached, (cached.__wrapped__, parameters["maxsize"], parameters["typed"])
+
+
+def _make_cached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+def _reduce_cached_property(cached: functools.cached_property[Any]) -> Any:
+    """Before Python 3.12 they have a lock."""
+    return functools.cached_property, (cached.func,), {"attrname": cached.attrname, "__doc__": cached.__doc__}
+
+
+def _reduce_weak_keys(weak: weakref.WeakKeyDictionary[Any, Any]) -> Any:
+    """With what is in it now. Functions by ``functools.singledispatch`` have one."""
+    return weakref.WeakKeyDictionary, (), None, None, iter(weak.items())
+
+
 # --- buffers ----------------------------------------------------------------------------------------------
 
 
@@ -183,22 +212,58 @@ def _reduce_numpy(array: Any) -> Any:
         return _view_as, (array.view(f"i{dtype.itemsize}"), dtype)
     if dtype.hasobject or dtype.itemsize == 0:
         return NotImplemented
+    if dtype.fields is not None and _has_raw_pointers(dtype):
+        return _view_as, (array.view(f"V{dtype.itemsize}"), dtype)
     reduced = array.__reduce_ex__(PROTOCOL)
     if reduced[0].__name__ == "_reconstruct":  # neither C- nor Fortran-like: it copied into bytes
         reduced = array.copy("C").__reduce_ex__(PROTOCOL)
     return reduced
 
 
+def _has_raw_pointers(dtype: Any) -> bool:
+    """Whether dates or times are among its fields, at any depth."""
+    dtype = dtype.base
+    if dtype.fields is None:
+        return dtype.kind in _RAW_POINTER_KINDS
+    return any(_has_raw_pointers(field[0]) for field in dtype.fields.values())
+
+
 def _reduce_array_subclass(array: Any, kind: type, plain: Any) -> Any:
     """A view of a plain array, unless the class has a way of its own to be pickled."""
-    has_own_way = any(getattr(kind, name) is not getattr(plain, name) for name in _ARRAY_PROTOCOL)
-    if has_own_way or array.dtype.hasobject:
+    if array.dtype.hasobject:
         return NotImplemented
-    return _view_as_class, (plain.view(array, plain), kind)
+    if _shares(kind, plain, _ARRAY_PROTOCOL):
+        return _view_as_class, (plain.view(array, plain), kind)
+    masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
+    if masked is not None and issubclass(kind, masked) and _shares(kind, masked, _MASKED_PROTOCOL):
+        return _reduce_masked(array, kind, plain)
+    return NotImplemented
+
+
+def _shares(kind: type, base: type, protocol: tuple[str, ...]) -> bool:
+    return all(getattr(kind, name, None) is getattr(base, name, None) for name in protocol)
 
 
 def _view_as_class(array: Any, kind: type) -> Any:
     return type(array).view(array, kind)
+
+
+def _reduce_masked(array: Any, kind: type, plain: Any) -> Any:
+    """Two arrays. NumPy's own way copies both into the pickle, and a mask that is none becomes one."""
+    mask, fill = array._mask, array._fill_value
+    if isinstance(mask, plain):
+        mask = plain.view(mask, plain)
+    return _mask_array, (plain.view(array, plain), mask, kind, array._baseclass, fill, array._hardmask)
+
+
+def _mask_array(data: Any, mask: Any, kind: type, base: type, fill: Any, is_hard: bool) -> Any:
+    array = type(data).view(data, kind)
+    array._mask = mask
+    array._baseclass = base
+    array._fill_value = None if fill is None else fill.copy()  # it is set in place, and so was read-only
+    array._hardmask = is_hard
+    array._sharedmask = False
+    return array
 
 
 def _view_as(array: Any, dtype: Any) -> Any:
@@ -220,6 +285,9 @@ _DEFAULT_REDUCERS: dict[type, Callable[[Any], Any]] = {
     **_cloud.Pickler._dispatch_table,
     memoryview: _reduce_memoryview,
     types.CodeType: _reduce_code,
+    type(functools.lru_cache(len)): _reduce_cached,
+    functools.cached_property: _reduce_cached_property,
+    weakref.WeakKeyDictionary: _reduce_weak_keys,
 }
 _REDUCERS = dict(_DEFAULT_REDUCERS)
 

@@ -37,7 +37,7 @@ from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
 from nbray.runtime.questions import Questions
 from nbray.runtime.recorder import Recorder
-from nbray.runtime.refs import NOWHERE, ObjectRef, make_ref, serve_references
+from nbray.runtime.refs import NOWHERE, ObjectRef, make_ref, pairs_of, serve_references
 from nbray.runtime.repeats import Repeats
 from nbray.runtime.serialization import (
     Serialized,
@@ -46,7 +46,7 @@ from nbray.runtime.serialization import (
     serialize_args,
     set_reference_hooks,
 )
-from nbray.runtime.sharing import Sharing, pairs_of
+from nbray.runtime.sharing import Sharing
 from nbray.runtime.sites import here
 from nbray.runtime.submitter import Submitter
 from nbray.store.mapping import Mapping
@@ -453,6 +453,9 @@ class Process:
         with self.loop.guard, self.loop.lock:
             inner = tuple([self.sharing.share(some) for some in refs])
             self.tell_daemon(SendParcel(parcel_id, receiver, [pair for some in inner for pair in some]))
+            waits = self.objects.creating.has_backlog()
+        if waits:  # it must be in the kernel's hands before the results leave
+            self.pin([])
         return inner
 
     def store_result(self, object_id: bytes, owner: bytes, packed: Serialized) -> Value:

@@ -40,6 +40,7 @@ class Reading:
 
     def __init__(self, loop: Loop, objects: Objects) -> None:
         self.closed: deque[bytes] = deque()
+        self._turn = 0  # counts reads: what was not read for longest is yielded first
         self._loop = loop
         self._objects = objects
 
@@ -68,13 +69,8 @@ class Reading:
         data = self._objects.mapping.readable(descriptor)
         outline = entry.outline = outline_of(data)
         if outline is None:
-            return deserialize(data, wrap_buffer=lambda at, length: self._view(entry, at, length))
+            return deserialize(data, wrap_buffers=lambda extents: self._open(entry, extents) or [])
         return deserialize_outlined(outline.pickled, self._open(entry, outline.extents) or [])
-
-    def _view(self, entry: Entry, at: int, length: int) -> Any:
-        views = self._open(entry, [(at, length)])
-        assert views is not None  # a reader keeps it
-        return views[0]
 
     def _open(self, entry: Entry, extents: list[tuple[int, int]] | None) -> list[Any] | None:
         """Views of these parts, or a reader: from now on its bytes stay where they are.
@@ -88,6 +84,8 @@ class Reading:
                 with loop.lock:
                     value = entry.value
                     if type(value) is Descriptor:
+                        self._turn += 1
+                        entry.read = self._turn
                         table.open_views(entry, 1 if extents is None else len(extents))
                         break
                     if type(value) is bytes:

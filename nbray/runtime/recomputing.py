@@ -45,9 +45,8 @@ class Recomputing:
 
     def gone(self, object_ids: Sequence[bytes]) -> None:
         """These own objects are let go of."""
-        if len(self.lineage):
-            for object_id in object_ids:
-                self.lineage.result_gone(object_id)
+        for object_id in object_ids:
+            self.lineage.result_gone(object_id)
 
     def recompute(self, entry: Entry) -> str:
         """The bytes of an own object are gone: have it made again. Returns why that cannot be, or ""."""
@@ -58,16 +57,18 @@ class Recomputing:
             return str(exc)
         self._objects.forget_value(entry)
         for kept in plan:
-            self._run_again(kept)
+            for object_id in kept.task.dependencies:
+                if object_id not in known:
+                    known[object_id] = Entry(object_id, None, value=kept.values.get(object_id))
+        for kept in plan:
+            self._run_again(kept, known)
         return ""
 
-    def _run_again(self, kept: Kept) -> None:
-        if kept.task.task_id in self._submitter.tasks.tasks:
-            return  # it runs for the sake of another of its results
-        known = self._objects.table.entries
-        for object_id in kept.task.dependencies:
-            if object_id not in known:
-                known[object_id] = Entry(object_id, None, value=kept.values.get(object_id))
+    def _run_again(self, kept: Kept, known: dict[bytes, Entry]) -> None:
+        running = self._submitter.tasks.tasks.get(kept.task.task_id)
+        if running is not None:  # for the sake of another of its results
+            running.results = [known.get(entry.object_id, entry) for entry in running.results]
+            return
         task = msgspec.structs.replace(kept.task, attempt=kept.task.attempt + 1, state=TaskState.WAITING)
         task.results = [known.get(entry.object_id, entry) for entry in task.results]
         task.seal_results = task.seal_results or any(entry.shared for entry in task.results)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from nbray.core.references import Entry
+from nbray.core.references import Entry, Pair
 from nbray.model.errors import RayConnectionError
 from nbray.model.ids import OBJECT_ID_BYTES, TASK_ID_BYTES
 from nbray.runtime.identifiers import TaskID, check_binary
@@ -63,7 +63,7 @@ class ObjectRef(msgspec.Struct, eq=False, gc=False):
     # rounds over them cost each task a microsecond. A reference points to nothing that points back.
 
     #: Set by ``runtime.process``: adopts a reference that was unpickled in this process.
-    adopt: ClassVar[Callable[[bytes, bytes], ObjectRef] | None] = None
+    adopt: ClassVar[Callable[[bytes, bytes, bool], ObjectRef] | None] = None
     #: Set by ``runtime.process``: notes that a user pickles a reference by hand; returns (id, owner).
     export: ClassVar[Callable[[ObjectRef], tuple[bytes, bytes]] | None] = None
     #: Set by ``runtime.process``: ties a reference that a user made from bytes to its object, if known.
@@ -183,18 +183,18 @@ class ObjectRef(msgspec.Struct, eq=False, gc=False):
             return ObjectRef(self._id)
         if ObjectRef.adopt is None:
             raise RayConnectionError()
-        return ObjectRef.adopt(self._id, self._owner)
+        return ObjectRef.adopt(self._id, self._owner, False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._home is NOWHERE:
             return ObjectRef, (self._id,)
         if ObjectRef.export is None:
             raise RayConnectionError()
-        return rebuild, ObjectRef.export(self)
+        return rebuild_by_hand, ObjectRef.export(self)
 
 
 def serve_references(
-    adopt: Callable[[bytes, bytes], ObjectRef] | None,
+    adopt: Callable[[bytes, bytes, bool], ObjectRef] | None,
     export: Callable[[ObjectRef], tuple[bytes, bytes]] | None,
     claim: Callable[[ObjectRef], bool] | None,
 ) -> None:
@@ -208,12 +208,24 @@ def serve_references(
 make_ref: Callable[[Entry, Home], ObjectRef] = ObjectRef  # type: ignore[assignment]  # two ways to call it
 
 
+def pairs_of(refs: Iterable[ObjectRef]) -> list[Pair]:
+    """What these name, each once, with its owner; those that name nothing are left out."""
+    return list({ref._id: (ref._id, ref._owner) for ref in refs if ref._home is not NOWHERE}.values())
+
+
 def rebuild(object_id: bytes, owner: bytes) -> ObjectRef:
     """What a pickled reference becomes where it is loaded.
 
-    Raises:
-        RayConnectionError: this process has no session.
+    A process without a session, such as a child of ``multiprocessing``, gets the name alone. Who passes it on
+    need not use it, and an error in here would leave a pool waiting for a worker that died of it.
     """
     if ObjectRef.adopt is None:
-        raise RayConnectionError()
-    return ObjectRef.adopt(object_id, owner)
+        return ObjectRef(object_id)
+    return ObjectRef.adopt(object_id, owner, False)
+
+
+def rebuild_by_hand(object_id: bytes, owner: bytes) -> ObjectRef:
+    """The same, of a reference that a user pickled: no value that it is in holds its object."""
+    if ObjectRef.adopt is None:
+        return ObjectRef(object_id)
+    return ObjectRef.adopt(object_id, owner, True)

@@ -8,8 +8,8 @@ What a value looks like in bytes stands in ``layout``, how its parts are pickled
 and how an exception travels in ``task_errors``.
 
 Arrays come back as read-only views of the bytes that they were read from. Copies, and so writable,
-are only what NumPy or a class keeps inside the pickle: object arrays, and subclasses of ndarray with a
-pickle protocol of their own.
+are only what NumPy or a class keeps inside the pickle: arrays of objects or of texts of any length
+(StringDType), and subclasses of ndarray with a pickle protocol of their own.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from nbray.runtime.layout import (
 )
 from nbray.runtime.pickling import PROTOCOL, ValuePickler, set_reference_hooks
 
-#: (offset, length) of a buffer -> an object over those bytes that holds what keeps them alive.
-WrapBuffer = Callable[[int, int], Any]
+#: (offset, length) of each buffer -> objects over those bytes that hold what keeps them alive.
+WrapBuffers = Callable[[list[tuple[int, int]]], list[Any]]
 
 _dumps = pickle.dumps
 _loads = pickle.loads
@@ -92,13 +92,13 @@ def pack_small(value: Any) -> bytes | None:
     return None
 
 
-def deserialize(data: Any, *, wrap_buffer: WrapBuffer | None = None) -> Any:
+def deserialize(data: Any, *, wrap_buffers: WrapBuffers | None = None) -> Any:
     """The value that ``serialize`` was given.
 
     Args:
         data: bytes, or a read-only view (memoryview or uint8 array) of an object in the store.
-        wrap_buffer: called for each out-of-band buffer with its offset and length in ``data``; its
-            answer must be read-only and must keep those bytes alive. Default: a slice of ``data``.
+        wrap_buffers: called once with the offset and length in ``data`` of all out-of-band buffers; what
+            it answers must be read-only and must keep those bytes alive. Default: slices of ``data``.
 
     Raises:
         SerializationError: a class or module is missing here, its code raised, or ``data`` is damaged.
@@ -112,9 +112,9 @@ def deserialize(data: Any, *, wrap_buffer: WrapBuffer | None = None) -> Any:
             raise ValueError(f"Bytes of kind {kind} are not a value.")
         whole = memoryview(data).toreadonly()
         pickled, extents, _ = take_apart(whole)
-        if wrap_buffer is None:
+        if wrap_buffers is None:
             return _loads(pickled, buffers=[whole[at : at + length] for at, length in extents])
-        return _loads(pickled, buffers=[wrap_buffer(at, length) for at, length in extents])
+        return _loads(pickled, buffers=wrap_buffers(extents))
     except NbrayError:
         raise
     except Exception as exc:
@@ -163,6 +163,6 @@ def _pickle(value: Any, roots: tuple[tuple[str, Any], ...], in_band: bool) -> Se
 
 
 __all__ = [
-    "Serialized", "WrapBuffer", "deserialize", "deserialize_outlined", "outline_of", "pack_scalars",
+    "Serialized", "WrapBuffers", "deserialize", "deserialize_outlined", "outline_of", "pack_scalars",
     "pack_small", "serialize", "serialize_args", "set_reference_hooks", "value_kind",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from nbray.model import ids
 from nbray.model.errors import NbrayError
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
-from nbray.runtime.refs import NOWHERE, ObjectRef, rebuild
+from nbray.runtime.refs import NOWHERE, ObjectRef, pairs_of, rebuild
 
 
 class Host(Protocol):
@@ -47,9 +47,13 @@ class Sharing:
         self._tasks = tasks
         self._check = check
 
-    def adopt(self, object_id: bytes, owner: bytes) -> ObjectRef:
+    def adopt(self, object_id: bytes, owner: bytes, by_hand: bool) -> ObjectRef:
+        """A reference was unpickled here; ``by_hand``: from a pickle that a user made."""
         with self._loop.guard, self._loop.lock:
-            return self._objects.adopt(object_id, owner)
+            ref = self._objects.adopt(object_id, owner)
+            if by_hand:  # nothing but the life of its maker holds the object
+                self._objects.say_fresh()
+        return ref
 
     def claim(self, ref: ObjectRef) -> bool:
         """A reference that was made from bytes becomes a handle on its object. False: none is known."""
@@ -84,10 +88,3 @@ class Sharing:
             task = tasks.get(entry.object_id[: ids.TASK_ID_BYTES])
             if task is not None:
                 task.seal_results = True
-
-
-def pairs_of(refs: list[ObjectRef]) -> list[Pair]:
-    """Each once, with its owner; those that name nothing are left out."""
-    if not refs:
-        return []
-    return list({ref._id: (ref._id, ref._owner) for ref in refs if ref._home is not NOWHERE}.values())

@@ -58,7 +58,7 @@ _monotonic = time.monotonic
 
 _TICK_S = 0.025
 #: How long the cause of a worker's death may take to arrive after its socket closed.
-_CAUSE_DEADLINE_S = 2.0
+_CAUSE_DEADLINE_S = 10.0
 #: A call with more arguments than this does not wait for a batch.
 _BULKY_BYTES = 4096
 
@@ -440,6 +440,9 @@ class Submitter:
         self._dying.pop(lease.lease_id, None)
         tasks = self.pool.lost(lease)
         running, waiting = tasks[:1], tasks[1:]
+        for task in tasks:
+            for entry in task.results:
+                entry.doubtful = True
         commands: list[Command] = []
         now_s = _monotonic()
         self.pool.requeue_unstarted(waiting, lease.shape, now_s, commands)

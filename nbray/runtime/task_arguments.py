@@ -1,7 +1,7 @@
 """What tasks take: held until they are over, waited for, moved to the store, brought back from the disk.
 
 Called by:  runtime.submitter.
-Imports:    core.{leases,references,tasks}, runtime.objects.
+Imports:    core.{leases,references,tasks}, runtime.{objects,task_errors}.
 Never:      pushes a task.
 
 All methods: lock held.
@@ -14,6 +14,7 @@ from nbray.core.references import Away
 from nbray.core.tasks import Task, TaskTable
 from nbray.model.limits import INLINE_MAX_BYTES, INLINE_TOTAL_MAX_BYTES
 from nbray.runtime.objects import Objects
+from nbray.runtime.task_errors import references_in
 from nbray.wire.base import Descriptor
 
 #: Fewer arguments than this cannot be too much together.
@@ -61,12 +62,20 @@ class TaskArguments:
         return True
 
     def error(self, task: Task) -> bytes | None:
-        """The body does not run if an argument is an error; the error is passed on."""
+        """The body does not run if an argument is an error; the error is passed on.
+
+        The task's results hold the references in it from now on: the argument may go before they do.
+        """
         entries = self._objects.table.entries
         for object_id in task.dependencies:
             entry = entries[object_id]
             if entry.failed:
                 assert type(entry.value) is bytes  # wherever it came from
+                if entry.inner or entry.owner is not None:
+                    inner = references_in(entry.value)
+                    for result in task.results:
+                        if self._objects.is_alive(result):
+                            self._objects.contain(result, inner)
                 return entry.value
         return None
 

@@ -1,12 +1,15 @@
 """How the failure of a task travels, and which exception ``get`` raises for it.
 
-Called by:  worker (serialize), runtime.objects and submitter (both ways).
-Imports:    runtime.layout, frozen_exception, exception_text; nbray.model.
+Called by:  worker (serialize), runtime.{objects,submitter,local} (both ways), task_arguments.
+Imports:    runtime.layout, frozen_exception, exception_text, refs; nbray.{core.references,model}.
 Never:      fails, and never loses the class or the text of what user code raised if they can be kept.
 
 ``get`` raises an instance of two classes at once: ``RayTaskError`` and the class of the cause, so
 that ``except ValueError`` works. The class is made here, its constructors are bypassed. A task that
 re-raises the error of another one keeps that one's cause: nothing is wrapped twice.
+
+An error keeps the bytes it was read from, and passes them on as they are. The references in there are
+in sight of no pickler, so it holds and passes on these by themselves.
 """
 
 from __future__ import annotations
@@ -15,16 +18,19 @@ import pickle
 import types
 from typing import Any
 
+from nbray.core.references import Pair
 from nbray.model.errors import NbrayError, RayTaskError
 from nbray.runtime.exception_shape import Shape, make_exception, put_members, take_apart
 from nbray.runtime.exception_text import chain_of, message_of, shortened, traceback_text
 from nbray.runtime.frozen_exception import Frozen, freeze, thaw, thaw_class
 from nbray.runtime.layout import ERROR, Serialized
 from nbray.runtime.layout import take_apart as take_bytes_apart
+from nbray.runtime.refs import pairs_of, rebuild
 
 #: Where an error keeps the bytes it was read from: to be pickled again, and to be passed on.
 _RECORD = "_nbray_record"
-_PRIVATE = ("_nbray_facts", _RECORD)
+#: And the references in these bytes, if there are any.
+_REFS = "_nbray_refs"
 
 
 def serialize_error(
@@ -40,12 +46,17 @@ def serialize_error(
         refs: references inside the exception are appended to this list.
     """
     facts = {"task_name": task_name, "pid": pid, "node": node}
+    found: list[Any] = []
     try:
-        return _record("task", _task_payload(exc, facts, [] if refs is None else refs))
+        facts_and_links = _task_payload(exc, facts, found)
+        record = _record("task", (*facts_and_links, pairs_of(found)))
     except BaseException:  # noqa: BLE001  (no memory or stack left, or interrupted: say the least)
         name = type(exc).__name__
         facts |= {"cause_class_name": name, "traceback_text": f"{name} (its details could not be kept)"}
-        return _record("task", (facts, []))
+        return _record("task", (facts, [], []))
+    if refs is not None:
+        refs += found
+    return record
 
 
 def serialize_system_error(error: NbrayError) -> bytes:
@@ -67,13 +78,21 @@ def deserialize_error(data: Any) -> NbrayError:
             return _system_error(payload)
     except Exception as exc:  # noqa: BLE001  (damaged bytes, or another version's)
         return NbrayError(f"The error of a task could not be read: {type(exc).__name__}: {exc}")
-    facts, links = payload
+    facts, links, inner = payload
     cause = _thaw_chain(links)
     error = _dual(facts, cause, thaw_class(links[0][0]) if links else None, data)
     if links and links[0][0].notes:
         error.__dict__["__notes__"] = list(links[0][0].notes)
+    if inner:
+        error.__dict__[_REFS] = [rebuild(*pair) for pair in inner]
     error.__cause__ = cause
     return error
+
+
+def references_in(data: bytes) -> list[Pair]:
+    """The references in an error, each with its owner, for who passes it on and does not read it."""
+    origin, payload = _read(data)
+    return payload[2] if origin == "task" else []
 
 
 # --- to bytes ----------------------------------------------------------------------------------------
@@ -93,6 +112,7 @@ def _task_payload(exc: BaseException, facts: dict[str, Any], refs: list[Any]) ->
     if isinstance(exc, RayTaskError):
         inner = exc.__dict__.get(_RECORD)
         links = _read(inner)[1][1] if inner else []
+        refs += exc.__dict__.get(_REFS, ())
         return {**facts, "cause_class_name": exc.__dict__["_nbray_facts"]["cause_class_name"]}, links
     links = [(freeze(each, refs), link) for each, link in chain_of(exc)]
     return {**facts, "cause_class_name": type(exc).__name__}, links
@@ -158,4 +178,8 @@ def _dual_class(cls: type[BaseException]) -> type[RayTaskError]:
 
 
 def _reduce_dual(error: RayTaskError) -> tuple[Any, ...]:
-    return deserialize_error, (error.__dict__[_RECORD],)
+    return _read_again, (error.__dict__[_RECORD], error.__dict__.get(_REFS, []))
+
+
+def _read_again(record: bytes, refs: list[Any]) -> NbrayError:  # noqa: ARG001  # to be seen by the pickler
+    return deserialize_error(record)

@@ -1,7 +1,7 @@
 """Runs tasks in the worker's main thread and answers their owners.
 
 Called by:  worker.zygote, in the forked child.
-Imports:    nbray.runtime, worker.output.
+Imports:    nbray.runtime; worker.{leaving,output,threads,tidying}.
 Never:      runs two tasks at once, or answers a task whose argument views are not yet safe.
 """
 
@@ -63,6 +63,7 @@ from nbray.wire.messages import (
 from nbray.worker.leaving import Departure
 from nbray.worker.output import TaskStream
 from nbray.worker.threads import ThreadLimit
+from nbray.worker.tidying import Tidying
 
 _clock_ns = time.perf_counter_ns
 logger = logging.getLogger("nbray")
@@ -121,6 +122,7 @@ class Executor:
         self._unsent_since_ns = 0
         self._following: tuple[OwnerLink, TaskCall] | None = None  # taken out of the inbox, runs next
         self._limit = ThreadLimit()
+        self._tidying = Tidying(process)
         self._inner: Inner = ()  # references in the results of the task that ran
         process.objects.says_at_once = False  # but when a task is over
         process.running = lambda: process.context.name if self._running is not None else ""
@@ -224,6 +226,16 @@ class Executor:
         self._departure.go()
 
     def _wait_for_work(self) -> tuple[OwnerLink, TaskCall]:
+        deadline_s = self._tidying.deadline_s()
+        while True:
+            work = self._next_work(deadline_s)
+            if work is not None:
+                return work
+            self._tidying.collect()
+            deadline_s = None  # until the next task there will be nothing new
+
+    def _next_work(self, deadline_s: float | None) -> tuple[OwnerLink, TaskCall] | None:
+        """The next task; None if there was none until then."""
         loop = self._loop
         with loop.guard:
             while True:
@@ -234,7 +246,9 @@ class Executor:
                         return self._inbox.popleft()
                     self._idle = waiter
                     loop.flush()
-                loop.wait(waiter)
+                if deadline_s is not None and time.monotonic() >= deadline_s:
+                    return None
+                loop.wait(waiter, deadline_s)
 
     def _execute(self, link: OwnerLink, call: TaskCall) -> None:
         process = self._process
@@ -352,9 +366,8 @@ class Executor:
         who holds them until it has our answer, lets go: references as holds, bytes under a view as pins.
         """
         objects = self._process.objects
+        self._tidying.let_go(borrowed)
         with self._loop.lock:
-            objects.drain()
-            objects.release_arguments([entry.object_id for entry in borrowed])
             known = objects.table.entries
             # By ID: one that was given twice is pinned once, since it is unpinned once.
             kept = {e.object_id: e for e in borrowed if not e.pinned and e.object_id in known}

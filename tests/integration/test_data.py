@@ -27,7 +27,8 @@ ROOM_BYTES = 20 * MIB
 
 @pytest.fixture(scope="module")
 def _cluster() -> Iterator[None]:
-    with session(num_cpus=2, object_store_memory=STORE_BYTES):
+    # (What spilling does is told in test_spilling.)
+    with session(num_cpus=2, object_store_memory=STORE_BYTES, object_spilling=False):
         yield
 
 

@@ -217,7 +217,7 @@ def make(numbers: list[int]) -> tuple[int, list[Any]]:
 def test_sealed_objects_outlive_the_worker_that_owned_them() -> None:
     pid, refs = nbray.get(make.remote([1, 2]))
     os.kill(pid, signal.SIGKILL)
-    until(lambda: store_figures()["inherited"] == 2, "the node has inherited them")
+    until(lambda: store_figures()["orphans"] == 2, "the node has inherited them")
 
     assert [value[0] for value in nbray.get(refs)] == [1, 2]
     del refs
@@ -231,7 +231,7 @@ def test_what_an_inherited_object_contains_stays_with_it() -> None:
 
     pid, (outer,) = nbray.get(nested.remote())
     os.kill(pid, signal.SIGKILL)
-    until(lambda: store_figures()["inherited"] == 2, "the node has inherited both")
+    until(lambda: store_figures()["orphans"] == 2, "the node has inherited both")
 
     inner = nbray.get(outer)[0]
     assert nbray.get(inner)[0] == 8
@@ -376,7 +376,7 @@ def test_no_reference_costs_the_daemon_anything_when_all_is_over() -> None:
     await_empty_store()
 
     figures = store_figures()
-    names = ("borrowed", "borrows", "parcels", "ended_early", "inherited", "let_go", "waited_for", "pinned")
+    names = ("borrowed", "borrows", "parcels", "ended_early", "orphans", "let_go", "waited_for", "pinned")
     assert {name: figures[name] for name in names} == dict.fromkeys(names, 0)
     assert not this_process().objects.table.entries or all(
         entry.exported for entry in this_process().objects.table.entries.values()

@@ -268,7 +268,7 @@ def test_processes_keep_all_promises_on_random_walks() -> None:
 
 # Without Phase.explain: it traces every line of the runs that fail, for minutes.
 BorrowingMachine.TestCase.settings = settings(
-    max_examples=300,
+    max_examples=200,
     stateful_step_count=200,
     deadline=None,
     derandomize=True,

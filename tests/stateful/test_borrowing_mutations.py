@@ -198,10 +198,6 @@ def only_handles_are_fresh(table: ReferenceTable) -> list[Pair]:
     return [pair for pair in fresh if table.entries[pair[0]].handles]
 
 
-def release_what_came_back(table: ReferenceTable, freed: Iterable[Entry]) -> list[bytes]:
-    return [entry.object_id for entry in freed if entry.told == KNOWN and entry.owner is not None]
-
-
 def borrow_in_secret(table: ReferenceTable, entry: Entry) -> None:
     pass
 
@@ -214,13 +210,12 @@ def end_parcels_before_holding(process: Process, sender: bytes, parcel_id: bytes
     process._tell_fresh()
 
 
-def release_before_holding(process: Process) -> None:
-    freed, process.freed = process.freed, []
-    released = [e.object_id for e in freed if e.told == KNOWN and e.object_id not in process.table.entries]
-    if released:
-        process._tell(ReleaseHolds(released))
-    process.freed = [entry for entry in freed if entry.object_id not in released]
-    original["flush"](process)
+def release_before_holding(process: Process, freed: list[Entry]) -> None:
+    held = [entry.object_id for entry in freed if entry.owner is not None and entry.told == KNOWN]
+    if held:
+        process._tell(ReleaseHolds(held))
+    original["_release"](process, [entry for entry in freed if entry.owner is None])
+    process._tell_fresh()
 
 
 def release_arguments_before_taking_the_answer(process: Process, worker: bytes, answer: Answer) -> None:
@@ -288,7 +283,6 @@ MUTATIONS: list[tuple[type, str, Any]] = [
     (ReferenceTable, "take_fresh", forget_what_is_fresh),
     (ReferenceTable, "take_fresh", only_handles_are_fresh),
     (ReferenceTable, "take_fresh", ask_only_about_what_is_fresh_now),
-    (ReferenceTable, "released", release_what_came_back),
     (ReferenceTable, "_freshen", borrow_in_secret),
     (Process, "_end_parcel", end_parcels_before_holding),
     (Process, "_on_answer", throw_unwanted_answers_away),
@@ -301,7 +295,7 @@ MUTATIONS: list[tuple[type, str, Any]] = [
 RARE: list[tuple[type, str, Any, Program]] = [
     (HoldTable, "contain", forget_what_is_inside, SEEN),
     (ReferenceTable, "unheld", take_the_second_time_for_the_first, BACK),
-    (Process, "flush", release_before_holding, KEPT),
+    (Process, "_release", release_before_holding, KEPT),
     (Process, "_on_answer", release_arguments_before_taking_the_answer, LENT),
     (Daemon, "_end", lose_it_before_its_workers, CHAIN),
 ]

@@ -43,6 +43,7 @@ class ObjectsMachine(RuleBasedStateMachine):
         self.released: set[int] = set()
         self.views: dict[tuple[bytes, bytes], Counter[int]] = {}  # (process, object) -> generation
         self.asked: set[tuple[bytes, bytes]] = set()
+        self.orphans: set[bytes] = set()
         self.unread: list[
             tuple[bytes, bytes, int]
         ] = []  # adoptions that were sent: object, writer, generation
@@ -234,10 +235,29 @@ class ObjectsMachine(RuleBasedStateMachine):
         self.asked = {key for key in self.asked if key[0] != process}
         self.in_hand = {o: own for o, own in self.in_hand.items() if self.owner[o] != process}
         writes = [self.writing.pop(key) for key in list(self.writing) if key[1] == process]
+        readable = {o for o in OBJECTS if self.owner[o] == process and self.current(o)}
         out: list[Command] = []
-        self.table.process_lost(process, out)
+        orphans = self.table.process_lost(process, out)
         self.perform(out)
         assert self.released.issuperset(writes)
+        assert set(orphans) == readable
+        self.orphans |= readable
+
+    def current(self, object_id: bytes) -> bool:
+        """Whether it can be read."""
+        entry = self.table._objects.get(object_id)
+        return entry is not None and entry.current is not None
+
+    @rule(object_id=OBJECT)
+    def abandon(self, object_id: bytes) -> None:
+        """Its owner is dead, and nobody holds it."""
+        if object_id not in self.orphans:
+            return
+        self.orphans.remove(object_id)
+        out: list[Command] = []
+        self.table.abandon(object_id, out)
+        self.perform(out)
+        assert not self.current(object_id)
 
     @rule(pick=st.integers(0, 9), object_id=OBJECT)
     def hear_from_the_dead(self, pick: int, object_id: bytes) -> None:
@@ -277,11 +297,11 @@ class ObjectsMachine(RuleBasedStateMachine):
             self.lose(seat)
         outstanding = SIZE * (len(self.handed_out) - len(self.released))
         counts = self.table.counts()
-        assert outstanding == counts["orphaned_bytes"] == SIZE * counts["sealed"]
-        assert {k for k, v in counts.items() if v} <= {"objects", "sealed", "orphaned_bytes"}
-        lived_to_free = set(self.dead[-len(self.seats) :])
-        if lived_to_free.issuperset(self.owner.values()):
-            assert not any(counts.values())
+        assert counts["orphaned_bytes"] == SIZE * counts["sealed"] == outstanding
+        for object_id in OBJECTS:
+            self.abandon(object_id)
+        assert self.released == set(self.handed_out)
+        assert not any(self.table.counts().values())
 
 
 TestObjectsMachine = pytest.mark.stateful(ObjectsMachine.TestCase)

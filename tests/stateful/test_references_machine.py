@@ -1,15 +1,17 @@
-"""The reference table against a list of holders: an entry is there exactly while somebody holds it.
+"""The reference table against a list of holders: an entry is there exactly while somebody holds it, or may.
 
 Called by:  pytest.
 Imports:    nbray.core.references, hypothesis.
 Never:      maps memory: a view is a name.
 
-The model keeps every single hold by name and counts nothing; the table counts and keeps no names.
+The model keeps every single hold by name and counts nothing; the table counts and keeps no names. What
+several tables and a directory make of this is in ``test_borrowing_machine``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from functools import partial
 from random import Random
 from typing import Any
@@ -20,16 +22,28 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from nbray.core.references import Entry, ReferenceTable
+from nbray.core.references import (
+    FRESH,
+    KNOWN,
+    LET_GO,
+    LET_GO_AGAIN,
+    NOT_LET_GO,
+    UNKNOWN,
+    Entry,
+    Held,
+    Pair,
+    ReferenceTable,
+)
 from nbray.wire.base import Descriptor
 
-OBJECTS = [bytes([n]) * 20 for n in range(4)]
-OWN = OBJECTS[:2]
-ELSEWHERE = b"p" * 16
+OBJECTS = [bytes([n]) * 20 for n in range(5)]
+OWN = OBJECTS[2:]  # an object contains only those before it
+HERE, ELSEWHERE = b"h" * 16, b"p" * 16
 NODE = b"n" * 16
 
 picks = st.integers(0, 1000)
 objects = st.sampled_from(OBJECTS)
+own_objects = st.sampled_from(OWN)
 
 
 class ReferencesMachine(RuleBasedStateMachine):
@@ -37,36 +51,49 @@ class ReferencesMachine(RuleBasedStateMachine):
         super().__init__()
         self.table = ReferenceTable()
         self.holds: dict[str, list[bytes]] = {"handle": [], "argument": [], "view": []}
-        self.escaped: set[bytes] = set()
-        self.values: dict[bytes, bytes | Descriptor] = {}
-        self.lives: dict[bytes, int] = {}  # how often an object got an entry
+        self.exported: set[bytes] = set()
+        self.inside: dict[bytes, list[bytes]] = {}
+        self.shared: set[bytes] = set()
+        self.told: dict[bytes, int] = {}
+        self.unsaid: list[bytes] = []  # own objects that were let go of, and the directory was not told
+        self.asked: list[bytes] = []  # it was told, and has not answered
+        self.values: dict[bytes, Held] = {}
         self.made = 0
         self.freed: list[Entry] = []
+        self.due: list[bytes] = []  # what has to be freed now
         self.gone: dict[bytes, Entry] = {}  # let go of; a late answer may still name them
 
+    def kept(self) -> list[bytes]:
+        return [object_id for inside in self.inside.values() for object_id in inside] + list(self.exported)
+
     def held(self) -> set[bytes]:
-        return {object_id for some in self.holds.values() for object_id in some} | self.escaped
+        return {object_id for some in self.holds.values() for object_id in some} | set(self.kept())
+
+    def known(self) -> set[bytes]:
+        """Held, or let go of and not yet known to be unheld."""
+        return self.held() | {o for o, told in self.told.items() if o in OWN and told != NOT_LET_GO}
 
     def hold(self, kind: str, object_id: bytes) -> None:
-        if object_id not in self.held():
-            self.lives[object_id] = self.lives.get(object_id, 0) + 1
-            self.values.pop(object_id, None)
         self.holds[kind].append(object_id)
+
+    def freshen(self, object_id: bytes) -> None:
+        if object_id not in OWN and self.told.get(object_id, UNKNOWN) == UNKNOWN:
+            self.told[object_id] = FRESH
 
     # --- holds come ----------------------------------------------------------------------------------
 
     @rule(object_id=objects)
     def first_or_another_handle(self, object_id: bytes) -> None:
-        known = object_id in self.held()
+        known = object_id in self.known()
         self.hold("handle", object_id)
-        if object_id in OWN:
-            if known:
-                self.table.add_handle(object_id)
-            else:
-                entry = self.table.own(object_id)
-                assert (entry.owner, entry.value) == (None, None)
-        else:
+        if object_id not in OWN:
+            self.freshen(object_id)
             assert self.table.borrow(object_id, ELSEWHERE).owner == ELSEWHERE
+        elif known:
+            self.table.add_handle(object_id)
+        else:
+            entry = self.table.own(object_id)
+            assert (entry.owner, entry.value) == (None, None)
 
     @precondition(lambda self: self.held())
     @rule(pick=picks)
@@ -77,7 +104,7 @@ class ReferencesMachine(RuleBasedStateMachine):
 
     @rule(object_id=objects)
     def task_that_runs_here_takes_it(self, object_id: bytes) -> None:
-        if object_id in OWN and object_id not in self.held():
+        if object_id in OWN and object_id not in self.known():
             return  # its owner, this process, would have kept it
         self.hold("argument", object_id)
         entry = self.table.borrow_argument(object_id, ELSEWHERE)
@@ -89,14 +116,49 @@ class ReferencesMachine(RuleBasedStateMachine):
     def view_is_opened(self, pick: int) -> None:
         object_id = self.ready()[pick % len(self.ready())]
         self.hold("view", object_id)
-        self.table.open_view(object_id)
+        self.table.open_views(self.table.entries[object_id], 1)
+
+    @rule(outer=own_objects, pick=picks)
+    def value_contains_others(self, outer: bytes, pick: int) -> None:
+        """Those before it in the list, each at most once; own ones that are gone are left out."""
+        if outer not in self.known():
+            return
+        inner = [o for place, o in enumerate(OBJECTS[: OBJECTS.index(outer) + 1]) if pick >> place & 1]
+        for object_id in inner:
+            new = object_id != outer and object_id not in self.inside.get(outer, [])
+            if new and (object_id not in OWN or object_id in self.known()):
+                self.freshen(object_id)
+                self.inside.setdefault(outer, []).append(object_id)
+        pairs = [(o, HERE if o in OWN else ELSEWHERE) for o in inner]
+        self.table.contain(self.table.entries[outer], pairs, HERE)
+        if outer in self.shared:
+            self.share(self.inside.get(outer, []))
 
     @rule(object_id=objects)
-    def reference_is_pickled(self, object_id: bytes) -> None:
-        first = object_id in OWN and object_id in self.held() and object_id not in self.escaped
-        assert self.table.escape(object_id) is first
-        if first:
-            self.escaped.add(object_id)
+    def reference_leaves(self, object_id: bytes) -> None:
+        self.share([object_id])
+
+    def share(self, object_ids: list[bytes]) -> None:
+        new: set[bytes] = set()
+        loose = [o for o in object_ids if o in self.known()]
+        while loose:
+            object_id = loose.pop()
+            if object_id in OWN and object_id not in self.shared | new:
+                new.add(object_id)
+                loose += self.inside.get(object_id, [])
+        assert {entry.object_id for entry in self.table.share(object_ids)} == new
+        self.shared |= new
+
+    @rule(object_id=objects)
+    def reference_is_pickled_by_hand(self, object_id: bytes) -> None:
+        if object_id not in self.known() or object_id in self.exported:
+            assert self.table.export(object_id) == []
+            return
+        self.exported.add(object_id)
+        self.freshen(object_id)
+        shared = {entry.object_id for entry in self.table.export(object_id)}
+        assert shared.isdisjoint(self.shared)
+        self.shared |= shared
 
     # --- holds go ------------------------------------------------------------------------------------
 
@@ -107,16 +169,87 @@ class ReferencesMachine(RuleBasedStateMachine):
 
     def let_go(self, kind: str, pick: int) -> None:
         object_id = self.holds[kind].pop(pick % len(self.holds[kind]))
+        self.settle(object_id)
         drop = {
             "handle": self.table.drop_handle,
             "argument": self.table.release_argument,
             "view": self.table.close_view,
         }
         drop[kind](object_id, self.freed)
-        freed = [entry.object_id for entry in self.freed]
-        self.gone.update((entry.object_id, entry) for entry in self.freed)
-        self.freed.clear()
-        assert freed == ([] if object_id in self.held() else [object_id]), "freed once, with its last hold"
+        self.check_freed()
+
+    @rule()
+    def all_handles_go_at_once(self) -> None:
+        handles = list(self.holds["handle"])
+        for object_id in handles:
+            self.holds["handle"].remove(object_id)
+            if object_id not in self.holds["handle"]:
+                self.settle(object_id)
+        self.table.drop_handles(deque(handles), self.freed)
+        self.check_freed()
+
+    def settle(self, object_id: bytes) -> None:
+        """One of its holds went."""
+        if object_id in self.held():
+            return
+        if object_id not in self.shared:
+            self.remove(object_id)
+        elif self.told.get(object_id, NOT_LET_GO) == NOT_LET_GO:
+            self.told[object_id] = LET_GO
+            self.unsaid.append(object_id)
+        else:
+            self.told[object_id] = LET_GO_AGAIN
+
+    def remove(self, object_id: bytes) -> None:
+        self.due.append(object_id)
+        self.told.pop(object_id, None)
+        self.shared.discard(object_id)
+        self.values.pop(object_id, None)
+        for inner in dict.fromkeys(self.inside.pop(object_id, [])):
+            self.settle(inner)
+
+    def check_freed(self) -> None:
+        freed, self.freed = self.freed, []
+        due, self.due = self.due, []
+        self.gone.update((entry.object_id, entry) for entry in freed)
+        assert sorted(entry.object_id for entry in freed) == sorted(due), "freed once, with its last hold"
+
+    # --- the directory -------------------------------------------------------------------------------
+
+    @rule()
+    def directory_is_told(self) -> None:
+        """Of what is held by more than views; the rest is as before, and told when it is held again."""
+        firmly = {*self.holds["handle"], *self.holds["argument"], *self.kept()}
+        fresh = {o for o, told in self.told.items() if o not in OWN and told == FRESH}
+        assert set(self.table.take_fresh()) == {(o, ELSEWHERE) for o in fresh & firmly}
+        assert self.table.take_fresh() == []
+        assert self.table.unconfirmed is bool(fresh & firmly)
+        self.table.unconfirmed = False
+        for object_id in fresh:
+            self.told[object_id] = KNOWN if object_id in firmly else UNKNOWN
+        assert sorted(self.table.take_let_go()) == sorted(self.unsaid)
+        self.asked += self.unsaid
+        self.unsaid = []
+
+    @precondition(lambda self: self.asked)
+    @rule(pick=picks)
+    def nobody_else_holds_it(self, pick: int) -> None:
+        object_id = self.asked.pop(pick % len(self.asked))
+        told = self.told[object_id]
+        self.told[object_id] = NOT_LET_GO
+        if object_id not in self.held():
+            if told == LET_GO:
+                self.remove(object_id)
+            else:  # others may have it, from the time when it was held again
+                self.settle(object_id)
+        self.table.unheld([object_id], self.freed)
+        self.check_freed()
+
+    @rule(object_id=objects)
+    def answer_to_no_question(self, object_id: bytes) -> None:
+        if self.told.get(object_id, NOT_LET_GO) == NOT_LET_GO or object_id not in OWN:
+            self.table.unheld([object_id], self.freed)
+            self.check_freed()
 
     # --- values --------------------------------------------------------------------------------------
 
@@ -136,39 +269,49 @@ class ReferencesMachine(RuleBasedStateMachine):
         entry = self.table.entries.get(object_id, self.gone.get(object_id))
         if entry is None:
             return
-        wanted = object_id in self.held() and object_id not in self.values
+        wanted = object_id in self.known() and object_id not in self.values
         taken = self.table.ready(entry, value, failed)
         assert taken is wanted, "the first value is final, and only if somebody wants it"
         if taken:
             self.values[object_id] = value
             assert entry.failed is failed
-        elif object_id in self.held():
+        elif object_id in self.known():
             assert entry.value == self.values[object_id]
 
     # --- what always holds ---------------------------------------------------------------------------
 
     @invariant()
     def entries_are_there_exactly_while_they_are_held(self) -> None:
-        assert set(self.table.entries) == self.held()
-        assert len(self.table) == len(self.held())
+        assert set(self.table.entries) == self.known()
+        assert len(self.table) == len(self.known())
+        kept = self.kept()
         for object_id, entry in self.table.entries.items():
             counts = (entry.handles, entry.arguments, entry.views)
             assert counts == tuple(some.count(object_id) for some in self.holds.values())
-            assert entry.escaped is (object_id in self.escaped)
+            assert entry.kept == kept.count(object_id)
+            assert entry.shared is (object_id in self.shared)
+            assert entry.told == self.told.get(object_id, 0)
             assert entry.value == self.values.get(object_id)
             assert (entry.owner is None) is (object_id in OWN)
 
     def teardown(self) -> None:
-        """All holds go, in whatever order: only what escaped is left."""
+        """All holds go, in whatever order, and nobody else has any: what users pickled is left."""
         for kind, some in self.holds.items():
             while some:
                 self.let_go(kind, len(some) * 7)
-        assert set(self.table.entries) == self.escaped
+        while self.asked or self.unsaid:
+            self.directory_is_told()
+            self.nobody_else_holds_it(7)
+        left, loose = set(self.exported), list(self.exported)
+        while loose:
+            left.update(self.inside.get(loose[-1], []))
+            loose += self.inside.get(loose.pop(), [])
+        assert set(self.table.entries) == left
 
 
 ReferencesMachine.TestCase.settings = settings(
-    max_examples=100,
-    stateful_step_count=40,
+    max_examples=150,
+    stateful_step_count=50,
     deadline=None,
     derandomize=True,
     phases=[Phase.generate, Phase.shrink],
@@ -188,19 +331,31 @@ def walks(count: int) -> None:
 def walk(random: Random, steps: int) -> None:
     machine = ReferencesMachine()
     for _ in range(steps):
-        object_id, pick = random.choice(OBJECTS), random.randrange(1000)
+        object_id, own, pick = random.choice(OBJECTS), random.choice(OWN), random.randrange(1000)
         kind = random.choice(["handle", "handle", "argument", "view"])
         moves: list[Callable[[], None]] = [
             partial(machine.first_or_another_handle, object_id),
+            partial(machine.first_or_another_handle, object_id),
             partial(machine.task_that_runs_here_takes_it, object_id),
-            partial(machine.reference_is_pickled, object_id),
+            partial(machine.value_contains_others, own, pick),
+            partial(machine.reference_leaves, object_id),
             partial(machine.value_arrives, object_id, pick % 2 == 0, pick % 3 == 0),
             partial(machine.hold_goes, kind, pick),
+            partial(machine.hold_goes, kind, pick),
+            machine.directory_is_told,
+            partial(machine.answer_to_no_question, object_id),
         ]
         if machine.held():
             moves.append(partial(machine.task_is_submitted, pick))
         if machine.ready():
             moves.append(partial(machine.view_is_opened, pick))
+        if machine.asked:
+            moves.append(partial(machine.nobody_else_holds_it, pick))
+        if pick % 20 == 0:
+            moves += [
+                partial(machine.reference_is_pickled_by_hand, object_id),
+                machine.all_handles_go_at_once,
+            ]
         random.choice(moves)()
         machine.entries_are_there_exactly_while_they_are_held()
     machine.teardown()
@@ -224,10 +379,10 @@ def keep_the_entry_but_say_that_it_is_free(table: ReferenceTable, entry: Entry, 
 
 
 def views_do_not_hold(entry: Entry) -> bool:
-    return bool(entry.handles or entry.arguments or entry.escaped)
+    return bool(entry.handles or entry.arguments or entry.kept)
 
 
-def escapes_do_not_hold(entry: Entry) -> bool:
+def containers_do_not_hold(entry: Entry) -> bool:
     return bool(entry.handles or entry.arguments or entry.views)
 
 
@@ -241,35 +396,62 @@ def borrow_a_second_entry(table: ReferenceTable, object_id: bytes, owner: bytes)
     return entry
 
 
-def take_the_last_value(table: ReferenceTable, entry: Entry, value: bytes | Descriptor, failed: bool) -> bool:
+def take_the_last_value(table: ReferenceTable, entry: Entry, value: Held, failed: bool) -> bool:
     entry.value, entry.failed = value, failed
     return entry.held
 
 
-def escape_what_is_borrowed(table: ReferenceTable, object_id: bytes) -> bool:
-    entry = table.entries.get(object_id)
-    if entry is None or entry.escaped:
-        return False
-    entry.escaped = True
-    return True
+def share_what_is_borrowed(table: ReferenceTable, object_ids: Iterable[bytes]) -> list[Entry]:
+    shared = [e for e in map(table.entries.get, object_ids) if e is not None and not e.shared]
+    for entry in shared:
+        entry.shared = True
+    return shared
 
+
+def share_the_outermost_only(table: ReferenceTable, object_ids: Iterable[bytes]) -> list[Entry]:
+    entries = map(table.entries.get, object_ids)
+    shared = [e for e in entries if e is not None and e.owner is None and not e.shared]
+    for entry in shared:
+        entry.shared = True
+    return shared
+
+
+def forget_older_values(
+    table: ReferenceTable, outer: Entry, inner: Iterable[Pair], process_id: bytes
+) -> None:
+    outer.inner = ()
+    CONTAIN(table, outer, inner, process_id)
+
+
+def tell_of_views(table: ReferenceTable) -> list[Pair]:
+    fresh, table.fresh = table.fresh, []
+    for entry in fresh:
+        entry.told = KNOWN
+    return [(entry.object_id, entry.owner) for entry in fresh if entry.owner is not None]
+
+
+CONTAIN = ReferenceTable.contain
 
 MISTAKES: list[tuple[type, str, Any]] = [
     (ReferenceTable, "_settle", forget_to_free),
     (ReferenceTable, "drop_handle", free_with_the_last_handle),
     (ReferenceTable, "_settle", keep_the_entry_but_say_that_it_is_free),
+    (ReferenceTable, "_release_inner", forget_to_free),
     (Entry, "held", property(views_do_not_hold)),
-    (Entry, "held", property(escapes_do_not_hold)),
+    (Entry, "held", property(containers_do_not_hold)),
     (ReferenceTable, "borrow", borrow_without_counting),
     (ReferenceTable, "borrow", borrow_a_second_entry),
     (ReferenceTable, "ready", take_the_last_value),
-    (ReferenceTable, "escape", escape_what_is_borrowed),
+    (ReferenceTable, "share", share_what_is_borrowed),
+    (ReferenceTable, "share", share_the_outermost_only),
+    (ReferenceTable, "contain", forget_older_values),
+    (ReferenceTable, "take_fresh", tell_of_views),
 ]
 
 
 @pytest.mark.stateful
 def test_table_keeps_all_promises_on_random_walks() -> None:
-    walks(200)
+    walks(300)
 
 
 @pytest.mark.stateful

@@ -11,6 +11,7 @@ at it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -86,7 +87,7 @@ class Process:
         self.running: Task | None = None
         self.submitter = b""
         self.answer: Answer | None = None  # waits for the daemon's reply
-        self.freed: list[Entry] = []  # the daemon is to be told
+        self.dropped: deque[bytes] = deque()  # handles that are gone, of which the table was not told
         self.made = 0
 
     # --- what user code does -------------------------------------------------------------------------
@@ -94,7 +95,6 @@ class Process:
     def put(self, refs: Sequence[bytes] = (), *, stored: bool = True) -> bytes:
         """A new object; ``refs`` are in its value, which is in the store, or in this process's memory."""
         object_id, pairs = self._new(), self._pairs(refs)
-        self._share(refs)
         self.world.promise(object_id, pairs)
         self._fill(self.table.entries[object_id], pairs, stored=False)
         if stored:
@@ -109,6 +109,8 @@ class Process:
             return None
         result = self._new()
         self._share(refs)
+        for object_id in values:  # and with a value leaves what is in it
+            self._share(self.table.entries[object_id].inner)
         for object_id in (*refs, *values):
             self.table.hold_argument(object_id)
         task = Task(result, 0, self._pairs(refs), self._pairs(values), program)
@@ -140,8 +142,9 @@ class Process:
         if not self.handles[object_id]:
             del self.handles[object_id]
             self.world.unvouched.pop((self.name, object_id), None)
-        self.table.drop_handle(object_id, self.freed)
-        self._maybe_flush()
+        self.dropped.append(object_id)
+        if self.world.eager:
+            self.drain()
 
     def all_handles(self) -> list[bytes]:
         return [object_id for object_id, number in sorted(self.handles.items()) for _ in range(number)]
@@ -177,9 +180,7 @@ class Process:
         self.answer = Answer(task.result, task.attempt, task.parcel_id, pairs, stored)
         for object_id in dropped:
             self.drop(object_id)
-        for object_id, _owner in task.values:
-            self.table.release_argument(object_id, self.freed)
-        self._maybe_flush()
+        self._release_arguments(task.values)
         self._tell_fresh()
         self._answer_when_confirmed()
 
@@ -234,8 +235,9 @@ class Process:
             case ObjectsPinned():
                 self._send_answer()
             case Unheld(object_ids):
-                self.table.unheld(object_ids, self.freed)
-                self._maybe_flush()
+                freed: list[Entry] = []
+                self.table.unheld(object_ids, freed)
+                self._release(freed)
             case SettleParcels(dead):
                 self._read_last_words(dead)
                 self._tell_fresh()
@@ -272,8 +274,9 @@ class Process:
             self.world.put_inside(entry.object_id, inner)
             if not stored:
                 self.inline.add(entry.object_id)
-                if entry.shared:
-                    self._promote(entry.object_id)
+            if entry.shared:
+                self._share(entry.inner)
+                self._promote(entry.object_id)
 
     def expects(self, worker: bytes, answer: Answer) -> bool:
         task, by = self.pending.get(answer.result, (None, b""))
@@ -285,9 +288,13 @@ class Process:
 
     def _over(self, task: Task) -> None:
         del self.pending[task.result]
-        for object_id, _owner in (*task.refs, *task.values):
-            self.table.release_argument(object_id, self.freed)
-        self._maybe_flush()
+        self._release_arguments([*task.refs, *task.values])
+
+    def _release_arguments(self, pairs: Iterable[Pair]) -> None:
+        freed: list[Entry] = []
+        for object_id, _owner in pairs:
+            self.table.release_argument(object_id, freed)
+        self._release(freed)
 
     def _read_last_words(self, dead: bytes) -> None:
         while (dead, self.name) in self.world.wires:
@@ -302,22 +309,28 @@ class Process:
 
     def flush(self) -> None:
         """Tell of everything that came and went."""
+        self.drain()
         self._tell_fresh()
-        freed, self.freed = self.freed, []
-        if freed:
-            released = self.table.released(freed)
-            if released:
-                self._tell(ReleaseHolds(released))
-            own = [entry.object_id for entry in freed if entry.owner is None]
-            if own:
-                self._tell(FreeObjects(own))
+
+    def drain(self) -> None:
+        """Let go of what was dropped since the last time."""
+        freed: list[Entry] = []
+        self.table.drop_handles(self.dropped, freed)
+        self._release(freed)
+
+    def _release(self, freed: list[Entry]) -> None:
+        """Nothing here holds these entries any more."""
+        own = [entry.object_id for entry in freed if entry.owner is None]
         let_go = self.table.take_let_go()
+        if freed or let_go:
+            self._tell_fresh()
+        released = self.table.released(freed)
+        if own:
+            self._tell(FreeObjects(own))
+        if released:
+            self._tell(ReleaseHolds(released))
         if let_go:
             self._tell(LetGo(let_go))
-
-    def _maybe_flush(self) -> None:
-        if self.world.eager:
-            self.flush()
 
     def _tell_fresh(self) -> None:
         fresh = self.table.take_fresh()
@@ -390,6 +403,6 @@ class Process:
             sorted(self.buried),
             self.running,
             self.answer,
-            [(entry.object_id, entry.told) for entry in self.freed],
+            list(self.dropped),
             self.made,
         )

@@ -37,7 +37,6 @@ class Program(NamedTuple):
 
     owner: list[Move]
     tasks: list[list[Move]]
-    retries: bool = False
     crashes: int = 1
 
 
@@ -59,8 +58,9 @@ class State:
                     yield ("step", name)
                 for result in process.given_up():
                     yield ("fail", name, result)
-                    if program.retries:  # not behind a task that may wait for it
-                        yield from (("retry", name, result, w) for w in (A, B) if not process.tasks_of(w))
+                    for worker in (A, B):
+                        if not process.tasks_of(worker):  # else it might wait behind what waits for it
+                            yield ("retry", name, result, worker)
 
     def deaths(self) -> Iterator[Move]:
         if self.crashes:

@@ -121,7 +121,7 @@ class Daemon:
 
 
 class World:
-    """``eager`` processes tell at once what they let go of; others when they must, or are made to."""
+    """``eager`` processes notice at once what their code dropped; others when they are made to."""
 
     def __init__(self, names: Iterable[bytes], *, eager: bool = True) -> None:
         self.eager = eager

@@ -36,6 +36,8 @@ class Desk:
 
     def __init__(self) -> None:
         self.table = ObjectTable(NODE)
+        self.seen = False  # by readers, from the last seal on
+        self.orphans: list[bytes] = []  # of the process that was lost last
 
     def create(
         self, generation: int, writer: bytes = WRITER, object_id: bytes = X, owner: bytes = OWNER
@@ -46,7 +48,7 @@ class Desk:
 
     def seal(self, writer: bytes = WRITER, object_id: bytes = X) -> list[Command]:
         out: list[Command] = []
-        self.table.seal(object_id, writer, out)
+        self.seen = self.table.seal(object_id, writer, out)
         return out
 
     def abort(self, writer: bytes = WRITER) -> list[Command]:
@@ -76,7 +78,12 @@ class Desk:
 
     def lose(self, process: bytes) -> list[Command]:
         out: list[Command] = []
-        self.table.process_lost(process, out)
+        self.orphans = self.table.process_lost(process, out)
+        return out
+
+    def abandon(self, object_id: bytes = X) -> list[Command]:
+        out: list[Command] = []
+        self.table.abandon(object_id, out)
         return out
 
 
@@ -272,14 +279,71 @@ def test_waiters_learn_that_the_owner_died(desk: Desk) -> None:
     assert desk.get() == [gone(READER, "owner_died")]
 
 
-def test_sealed_objects_of_a_dead_owner_stay_and_are_counted(desk: Desk) -> None:
+def test_sealed_objects_of_a_dead_owner_stay_until_they_are_abandoned(desk: Desk) -> None:
     desk.create(1)
+    desk.create(2, object_id=Y)
     desk.seal()
+    desk.seal(object_id=Y)
 
     assert desk.lose(OWNER) == []
+    assert desk.orphans == [X, Y]
     assert desk.get() == [ready(READER, 1)]
     assert desk.unpin() == []
+    assert desk.table.counts()["orphaned_bytes"] == 256
+
+    assert desk.abandon() == [Release(extent(1))]
+    assert desk.abandon() == []
+    assert desk.get() == [gone(READER, "owner_died")]
     assert desk.table.counts()["orphaned_bytes"] == 128
+
+
+def test_an_abandoned_object_goes_with_its_last_pin(desk: Desk) -> None:
+    desk.create(1)
+    desk.seal()
+    desk.get()
+    desk.lose(OWNER)
+
+    assert desk.abandon() == []
+    assert desk.table.counts()["orphaned_bytes"] == 128
+    assert desk.unpin() == [Release(extent(1))]
+    assert not any(desk.table.counts().values())
+
+
+def test_a_dead_owner_leaves_no_orphan_that_nobody_can_read(desk: Desk) -> None:
+    """One is freed, though pinned, one still written."""
+    desk.create(1)
+    desk.seal()
+    desk.get()
+    desk.free()
+    desk.create(2, object_id=Y)
+
+    assert desk.lose(OWNER) == []
+    assert desk.orphans == []
+    assert desk.lose(OWNER) == []
+    assert desk.orphans == []
+
+
+def test_a_seal_says_whether_anybody_will_see_the_object(desk: Desk) -> None:
+    desk.create(1)
+    desk.seal()
+    assert desk.seen
+    desk.seal()
+    assert not desk.seen, "it was sealed before"
+
+    desk.create(2, object_id=Y)
+    desk.free(object_id=Y)
+    desk.seal(object_id=Y)
+    assert not desk.seen, "it was freed"
+
+
+def test_a_free_takes_what_is_the_owners(desk: Desk) -> None:
+    desk.create(1)
+    desk.create(2, object_id=Y, owner=SECOND)
+
+    assert desk.table.free([X, Y], OWNER, []) == [X]
+    assert desk.table.free([b"z" * 20], OWNER, []) == [b"z" * 20], "who knows: it may be under way"
+    desk.lose(SECOND)
+    assert desk.table.free([Y], SECOND, []) == []
 
 
 def test_an_object_still_written_when_its_owner_dies_goes_at_the_seal(desk: Desk) -> None:
@@ -287,6 +351,7 @@ def test_an_object_still_written_when_its_owner_dies_goes_at_the_seal(desk: Desk
 
     assert desk.lose(OWNER) == []
     assert desk.seal() == [Release(extent(1))]
+    assert not desk.seen
     assert desk.table.counts()["orphaned_bytes"] == 0
 
 

@@ -6,12 +6,15 @@ import collections
 import copyreg
 import dataclasses
 import enum
+import fnmatch
+import functools
 import io
 import math
 import re
 import subprocess
 import sys
 import textwrap
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -348,18 +351,18 @@ def test_a_memoryview_comes_back_with_its_shape_and_read_only() -> None:
     assert returned(memoryview(b"abcdef")[::2]).tobytes() == b"ace"
 
 
-def test_a_store_wraps_each_buffer_with_what_keeps_it_alive() -> None:
+def test_a_store_wraps_all_buffers_at_once_with_what_keeps_it_alive() -> None:
     value = serialize([np.arange(4), np.arange(3.0)])
     arena = np.frombuffer(value.to_bytes(), np.uint8)
-    wrapped: list[tuple[int, int]] = []
+    wrapped: list[list[tuple[int, int]]] = []
 
-    def wrap(offset: int, length: int) -> Any:
-        wrapped.append((offset, length))
-        return arena[offset : offset + length]
+    def wrap(extents: list[tuple[int, int]]) -> list[Any]:
+        wrapped.append(extents)
+        return [arena[offset : offset + length] for offset, length in extents]
 
-    again = deserialize(arena, wrap_buffer=wrap)
+    again = deserialize(arena, wrap_buffers=wrap)
 
-    assert [length for _, length in wrapped] == [32, 24]
+    assert [[length for _, length in extents] for extents in wrapped] == [[32, 24]]
     assert again[0].tolist() == [0, 1, 2, 3]
     assert np.shares_memory(again[1], arena)
     assert not again[1].flags.writeable
@@ -369,7 +372,7 @@ def test_a_store_wraps_each_buffer_with_what_keeps_it_alive() -> None:
 def test_a_value_without_buffers_needs_no_wrapping_in_a_store(value: Any) -> None:
     arena = memoryview(serialize(value).to_bytes())
 
-    assert deserialize(arena, wrap_buffer=pytest.fail) == value  # type: ignore[arg-type]
+    assert deserialize(arena, wrap_buffers=pytest.fail) == value  # type: ignore[arg-type]
 
 
 # --- kinds, references, failures -----------------------------------------------------------------------
@@ -584,3 +587,95 @@ def test_value_without_buffers_and_one_with_a_long_pickle_have_no_outline() -> N
     long = serialize(("x" * 10_000, np.arange(1_000.0)))
     assert long.outline() is None
     assert outline_of(long.to_bytes()) is None
+
+
+# --- what NumPy and the standard library would copy or refuse --------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [[("a", "i4"), ("t", "M8[s]")], [("t", "m8[D]", (2,))], [("deep", [("t", "M8[us]")])]],
+    ids=["field", "array in a field", "deep"],
+)
+def test_records_with_dates_come_back_uncopied(dtype: Any) -> None:
+    array = np.zeros(3, dtype)
+    data = serialize([array]).to_bytes()
+
+    again = deserialize(data)[0]
+
+    assert again.dtype == array.dtype
+    np.testing.assert_array_equal(again, array)
+    assert not again.flags.writeable
+    assert np.shares_memory(again, np.frombuffer(data, np.uint8))
+
+
+class OwnMasked(np.ma.MaskedArray):
+    pass
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.ma.array([1.0, 2.0, 3.0], mask=[True, False, False], fill_value=-1.0),
+        np.ma.array([1, 2], hard_mask=True),
+        np.ma.array(["2020-01-01", "NaT"], dtype="M8[D]", mask=[False, True]),
+        np.ma.array(
+            np.zeros(2, [("a", "i4"), ("b", "f8")]), mask=np.array([(1, 0), (0, 1)], [("a", "?"), ("b", "?")])
+        ),
+        np.ma.array(np.ones((2, 3)), mask=False)[:, ::2],
+        np.ma.array([1, 2], mask=[False, True]).view(OwnMasked),
+    ],
+    ids=["filled", "hard, without a mask", "dates", "records", "strided", "own class"],
+)
+def test_a_masked_array_comes_back_uncopied_with_all_that_it_is(array: Any) -> None:
+    data = serialize([array]).to_bytes()
+
+    again = deserialize(data)[0]
+
+    assert type(again) is type(array)
+    assert again.dtype == array.dtype
+    assert again.tolist() == array.tolist()
+    assert (again.mask is np.ma.nomask) == (array.mask is np.ma.nomask)
+    assert repr(again.fill_value) == repr(array.fill_value)  # NaT is unequal to itself
+    assert (again.hardmask, again.baseclass) == (array.hardmask, array.baseclass)
+    assert np.shares_memory(again.data, np.frombuffer(data, np.uint8))
+    with pytest.raises(ValueError, match="read-only"):
+        again[0] = array[1]
+    again.fill_value = array.fill_value
+
+
+def test_masked_arrays_of_objects_and_the_masked_constant_come_back() -> None:
+    objects: Any = np.ma.array([1, [2]], dtype=object, mask=[True, False])
+    row = np.ma.array(np.zeros(2, [("a", "i4")]), mask=np.array([(1,), (0,)], [("a", "?")]))[0]
+
+    again = returned([objects, np.ma.masked, row])
+
+    assert again[0].tolist() == [None, [2]]
+    assert again[1] is np.ma.masked
+    assert type(again[2]) is type(row)
+    assert again[2].mask == row.mask
+
+
+def test_a_weak_dictionary_comes_back_with_what_is_in_it() -> None:
+    weak, key = returned((weakref.WeakKeyDictionary({Color: 5}), Color))
+
+    assert dict(weak) == {key: 5}
+
+
+def test_a_cached_function_that_can_be_imported_goes_by_its_name() -> None:
+    cached = fnmatch._compile_pattern  # type: ignore[attr-defined]
+
+    assert returned(cached) is cached
+
+
+def test_a_local_function_with_a_cache_comes_back_with_an_empty_one() -> None:
+    @functools.lru_cache(maxsize=5)
+    def doubled(number: int) -> int:
+        return 2 * number
+
+    doubled(1)
+    again = returned(doubled)
+
+    assert again(4) == 8
+    assert again.cache_info().maxsize == 5
+    assert again.cache_info().currsize == 1

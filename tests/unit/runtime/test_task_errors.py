@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from nbray.core.references import Entry
 from nbray.model import errors
 from nbray.model.errors import (
     NbrayError,
@@ -23,9 +24,15 @@ from nbray.model.errors import (
     SerializationError,
     UnreconstructableError,
 )
-from nbray.runtime import frozen_exception
-from nbray.runtime.serialization import value_kind
-from nbray.runtime.task_errors import deserialize_error, serialize_error, serialize_system_error
+from nbray.runtime import frozen_exception, pickling
+from nbray.runtime.refs import Home, ObjectRef, make_ref, rebuild
+from nbray.runtime.serialization import serialize, value_kind
+from nbray.runtime.task_errors import (
+    deserialize_error,
+    references_in,
+    serialize_error,
+    serialize_system_error,
+)
 
 
 class TwoArguments(Exception):
@@ -509,15 +516,65 @@ def test_an_interrupt_while_a_failure_is_read_reaches_the_user(monkeypatch: pyte
         frozen_exception._read(data)
 
 
-def test_references_inside_an_exception_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Reference:
-        pass
+OWNER = bytes(16)
 
-    monkeypatch.setattr("nbray.runtime.pickling._reference_type", Reference)
-    monkeypatch.setattr("nbray.runtime.pickling._reduce_reference", lambda ref: (int, ()))
-    one = Reference()
+
+class Referring:
+    """Stands for a session: references can be pickled, and those that are read are noted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.read: list[bytes] = []
+        monkeypatch.setattr(pickling, "_reference_type", ObjectRef)
+        monkeypatch.setattr(pickling, "_reduce_reference", lambda ref: (rebuild, (ref.binary(), OWNER)))
+        monkeypatch.setattr(ObjectRef, "adopt", self.adopt)
+
+    def adopt(self, object_id: bytes, owner: bytes) -> ObjectRef:
+        assert owner == OWNER
+        self.read.append(object_id)
+        return self.make(object_id)
+
+    def make(self, object_id: bytes) -> ObjectRef:
+        return make_ref(Entry(object_id, OWNER), Home(OWNER, lambda: None))
+
+
+@pytest.fixture
+def referring(monkeypatch: pytest.MonkeyPatch) -> Referring:
+    return Referring(monkeypatch)
+
+
+def test_references_inside_an_exception_are_reported(referring: Referring) -> None:
+    one = referring.make(b"1" * 20)
     refs: list[Any] = []
 
-    serialize_error(ValueError("with", one), task_name="f", pid=1, refs=refs)
+    data = serialize_error(ValueError("with", one), task_name="f", pid=1, refs=refs)
 
     assert refs == [one]
+    assert references_in(data) == [(b"1" * 20, OWNER)]
+    assert references_in(serialize_system_error(NbrayError("ours"))) == []
+
+
+@pytest.mark.parametrize("lock", [(), (threading.Lock(),)], ids=["whole", "in parts"])
+def test_references_are_reported_again_by_who_passes_an_error_on(referring: Referring, lock: Any) -> None:
+    one = referring.make(b"1" * 20)
+    error = deserialize_error(serialize_error(ValueError(one, *lock), task_name="f", pid=1))
+    caused = KeyError("other")
+    caused.__cause__ = error
+
+    for passed_on in (error, caused):
+        refs: list[Any] = []
+        data = serialize_error(passed_on, task_name="g", pid=1, refs=refs)
+        assert set(refs) == {one}
+        assert references_in(data) == [(b"1" * 20, OWNER)]
+    assert set(serialize({"error": error}).refs) == {one}
+
+
+def test_an_error_with_references_can_be_read_without_a_session(
+    referring: Referring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = serialize_error(ValueError("bad", referring.make(b"1" * 20)), task_name="f", pid=1)
+    monkeypatch.setattr(ObjectRef, "adopt", None)
+
+    error = deserialize_error(data)
+
+    assert isinstance(error, ValueError)
+    assert "bad" in str(error)
