@@ -356,21 +356,29 @@ def test_arguments_and_results_of_many_tasks_that_do_not_fit_together(small_stor
 
 
 def test_task_may_wait_for_another_though_the_arguments_of_both_do_not_fit_together(
-    small_store: None,
+    small_store: None, folder: Path
 ) -> None:
-    @nbray.remote
-    def first_of(value: Any, others: list[Any]) -> int:
-        return int(value[0]) + sum(int(nbray.get(ref)[0]) for ref in others)
+    @nbray.remote(num_cpus=0)
+    def gate(path: str) -> None:
+        import time
+
+        while not os.path.exists(path):
+            time.sleep(0.005)
 
     @nbray.remote
-    def half(value: Any) -> Any:
+    def half(value: Any, _gate: None) -> Any:
         return value[: len(value) // 2]
 
-    refs = [nbray.put(array(n, 35 * MB)) for n in range(4)]
-    halves = [half.remote(ref) for ref in refs]
-    last = halves[-1]
+    @nbray.remote
+    def first_of(value: Any, other: list[Any], path: str) -> int:
+        Path(path).touch()
+        return int(value[0]) + int(nbray.get(other[0])[0])
 
-    assert nbray.get([first_of.remote(ref, [last]) for ref in refs], timeout=30) == [3, 4, 5, 6]
-    assert [is_right(nbray.get(ref), n, 35 * MB // 2) for n, ref in enumerate(halves)] == [True] * 4
-    del refs, halves, last
+    refs = [nbray.put(array(n, 25 * MB)) for n in range(5)]
+    path = str(folder / "it runs")
+    later = half.remote(refs[4], gate.remote(path))  # ready when the task that waits for it runs
+
+    assert nbray.get(first_of.remote(refs[3], [later], path), timeout=10) == 7
+    assert is_right(nbray.get(later), 4, 25 * MB // 2)
+    del refs, later
     await_no_trace()
