@@ -410,7 +410,7 @@ class Objects:
             self._loop.later.append(_collect)
 
     def _yield(self, entry: Entry) -> bool:
-        if entry.views or (entry.pinned and entry.arguments):  # the latter was fetched for a task
+        if entry.views:
             return False
         if type(entry.value) is Descriptor:
             entry.value = Away(entry.value.size_bytes)

@@ -168,7 +168,7 @@ class Submitter:
         """Push what was queued for workers that are busy."""
         if self.pool.ripe:
             self._run(self.pool.feed_ripe)
-        if self._touched:
+        if self._touched or self.arguments.parked:
             self.after_batch()
 
     def _pass_on(self, task: Task, error: bytes) -> None:
@@ -304,7 +304,7 @@ class Submitter:
             if len(task.results) != 1 or type(value) is Descriptor:
                 self.recomputing.keep(task)
             if task.holds:
-                self.objects.release_arguments(task.holds)
+                self.arguments.over(task)
         if lease is not None and slowest_us >= 0:
             self.pool.measured(lease, slowest_us)
         if lease is not None and (not self._touched or self._touched[-1] is not lease):
@@ -328,6 +328,9 @@ class Submitter:
 
     def after_batch(self) -> None:
         """The messages of one read are dispatched: keep the leases busy."""
+        if self.arguments.parked:
+            for task in self.arguments.admit():
+                self._place(task)
         if self._touched:
             touched, self._touched = self._touched, []
             commands: list[Command] = []
@@ -352,7 +355,9 @@ class Submitter:
         for entry in task.results:
             self.objects.deliver_to(entry, error, failed)
         if task.holds:
-            self.objects.release_arguments(task.holds)
+            self.arguments.over(task)
+            if self.arguments.parked:
+                self._loop.soon()
 
     # --- leases come and go --------------------------------------------------------------------------
 

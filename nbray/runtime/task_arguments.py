@@ -5,13 +5,21 @@ Imports:    core.{leases,references,tasks}, runtime.{objects,task_errors}.
 Never:      pushes a task.
 
 All methods: lock held.
+
+What tasks take must be in the store all at once, and their results beside it. So once the store was full,
+tasks wait their turn: the eldest are *admitted*, as many as may be there together; what they take is brought
+back, and stays until they are over. Without that the arguments of a long queue would fill the store, and no
+result would find room.
 """
 
 from __future__ import annotations
 
-from nbray.core.leases import Lease, LeasePool
+from collections import deque
+from collections.abc import Iterable
+
+from nbray.core.leases import Lease, LeasePool, LeaseState
 from nbray.core.references import Away
-from nbray.core.tasks import Task, TaskTable
+from nbray.core.tasks import Task, TaskState, TaskTable
 from nbray.model.limits import INLINE_MAX_BYTES, INLINE_TOTAL_MAX_BYTES
 from nbray.runtime.objects import Objects
 from nbray.runtime.task_errors import references_in
@@ -19,6 +27,8 @@ from nbray.wire.base import Descriptor
 
 #: Fewer arguments than this cannot be too much together.
 MANY = INLINE_TOTAL_MAX_BYTES // INLINE_MAX_BYTES
+#: What pushed and admitted tasks take is no more than this share of the store, or is of one task.
+_SHARE = 2
 
 
 class TaskArguments:
@@ -28,6 +38,8 @@ class TaskArguments:
         self._objects = objects
         self._tasks = tasks
         self._pool = pool
+        self.parked: deque[Task] = deque()  # they wait to be admitted, eldest first
+        self.admitted: dict[bytes, list[bytes]] = {}  # task -> what it takes from the store
 
     def hold(self, task: Task) -> int:
         """Keep its arguments until it is over; returns how many of them are still to come."""
@@ -80,21 +92,74 @@ class TaskArguments:
         return None
 
     def withdraw(self, lease: Lease, task: Task) -> bool:
-        """Do not push it if something that it takes was yielded meanwhile: have that brought back."""
+        """Do not push it if something that it takes was yielded meanwhile, or all is too much together.
+
+        Call ``admit`` soon.
+        """
         entries = self._objects.table.entries
-        needed = list(task.dependencies)
-        if type(task.args) is Descriptor:
-            needed.append(task.args.object_id)
-        away = [entry for entry in {o: entries[o] for o in needed}.values() if type(entry.value) is Away]
-        if not away:
+        needed = self._needed(task)
+        is_there = all(type(entries[object_id].value) is not Away for object_id in needed)
+        if is_there and (task.task_id in self.admitted or self._fit_together(needed, task)):
             return False
-        self._pool.withdrawn(lease, task, len(away))
-        for entry in away:
-            if entry.dependents is None:
-                entry.dependents = []
-            entry.dependents.append(task)
-        self._objects.ask(away)
+        self._pool.withdrawn(lease, task, 1)  # to be admitted
+        if self.admitted.pop(task.task_id, None) is None:
+            self.parked.append(task)
+        else:
+            self.parked.appendleft(task)  # something of it was lost
         return True
+
+    def admit(self) -> list[Task]:
+        """Have what the eldest take brought back; returns those of them that miss nothing."""
+        ready = []
+        entries = self._objects.table.entries
+        while self.parked:
+            task = self.parked[0]
+            if task.state is TaskState.WAITING:
+                needed = self._needed(task)
+                if not self._fit_together(needed, task):
+                    break
+                self.admitted[task.task_id] = needed
+                away = [entries[object_id] for object_id in needed if type(entries[object_id].value) is Away]
+                task.missing += len(away)
+                for entry in away:
+                    if entry.dependents is None:
+                        entry.dependents = []
+                    entry.dependents.append(task)
+                self._objects.ask(away)
+                if self._tasks.argument_ready(task):
+                    ready.append(task)
+            self.parked.popleft()
+        return ready
+
+    def over(self, task: Task) -> None:
+        """It needs its arguments no more."""
+        self.admitted.pop(task.task_id, None)
+        self._objects.release_arguments(task.holds)
+
+    def _needed(self, task: Task) -> list[bytes]:
+        """What it takes that lies in the store, or on the disk."""
+        entries = self._objects.table.entries
+        needed = dict.fromkeys(task.dependencies)
+        if type(task.args) is Descriptor:
+            needed[task.args.object_id] = None
+        return [o for o in needed if type(entries[o].value) in (Descriptor, Away)]
+
+    def _fit_together(self, needed: list[bytes], task: Task) -> bool:
+        """Whether these may be in the store beside what other tasks use.
+
+        Tasks that are blocked do not count: they may wait for the very one.
+        """
+        mapping = self._objects.mapping
+        if not needed or mapping is None:
+            return True
+        used = self._used(task, with_blocked=False)
+        used_bytes = self._size_of(used)
+        return not used_bytes or self._size_of(used.union(needed)) <= mapping.capacity_bytes // _SHARE
+
+    def _size_of(self, object_ids: Iterable[bytes]) -> int:
+        entries = self._objects.table.entries
+        values = [entries[o].value for o in object_ids if o in entries]
+        return sum(value.size_bytes for value in values if isinstance(value, (Descriptor, Away)))
 
     def share_inner(self, task: Task) -> None:
         """Values are about to leave, and with them the references in them."""
@@ -104,9 +169,19 @@ class TaskArguments:
                 self._objects.share(entries[object_id].inner)
 
     def in_use(self) -> set[bytes]:
-        """Objects that tasks use which were pushed to workers."""
+        """Objects whose bytes stay where they are: of tasks that were pushed to workers, or admitted."""
+        return self._used()
+
+    def _used(self, without: Task | None = None, *, with_blocked: bool = True) -> set[bytes]:
         used: set[bytes] = set()
+        others = dict(self.admitted)
         for lease in self._pool.by_id.values():
+            counts = with_blocked or lease.state is not LeaseState.PAUSED
             for task in lease.inflight:
-                used.update(task.holds)
+                others.pop(task.task_id, None)
+                if counts and task is not without:
+                    used.update(task.holds)
+        for task_id, object_ids in others.items():
+            if without is None or task_id != without.task_id:
+                used.update(object_ids)
         return used
