@@ -80,6 +80,9 @@ class Recency:
         self._idle: OrderedDict[bytes, Record] = OrderedDict()
         self._busy: OrderedDict[bytes, Record] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._idle) + len(self._busy)
+
     def update(self, record: Record, *, used: bool) -> None:
         """Something about it changed; ``used``: it was sealed, asked for or let go of."""
         object_id = record.object_id

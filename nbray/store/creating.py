@@ -10,6 +10,8 @@ The life of a creation::
                        | no                             |
                      extent? --no--> room is made ------+--------------------> CreateFailed "full"
                        | yes                            |
+                     memory? --no--> room is made ------+--------------------> CreateFailed "memory"
+                       | yes                            |
                      cold pages? --yes--> back them, or let the writer ------> CreateFailed "memory"
                        | no                             |
                      ObjectCreated <--------------------+
@@ -55,6 +57,7 @@ class Creation:
         self.weak = message.weak
         self.writer = writer
         self.freed = False
+        self.short_bytes = 0
         self.since_s = 0.0
         self.patience_s = patience_s
         self._host = host
@@ -151,13 +154,20 @@ class Creations:
     # --- in the arena --------------------------------------------------------------------------------
 
     def reserve(self, creation: Creation) -> bool:
-        """Allocate and go on to backing; False if there is no room."""
+        """Allocate and go on to backing; False if there is no room, or no memory and some may come."""
+        creation.short_bytes = 0
         extent = self._space.reserve(creation.size_bytes)
         if extent is None:
             return False
+        missing = self._space.find_memory(extent) if extent.cold else 0
+        if missing and self._pressure.maker.can_make_room and len(self._table.recency):
+            self._space.release(extent)
+            self._space.not_backed(extent)
+            creation.short_bytes = missing
+            return False
         self._begin(creation, extent, None)
         if extent.cold:
-            self._back(creation, extent)
+            self._back(creation, extent, missing)
         else:
             self._announce(creation)
         return True
@@ -171,15 +181,12 @@ class Creations:
         )  # fmt: skip
         self._perform(out)
 
-    def _back(self, creation: Creation, extent: Extent) -> None:
+    def _back(self, creation: Creation, extent: Extent, missing: int) -> None:
         def done(error: BaseException | None) -> None:
             self._backed(creation, extent, error)
 
-        missing = self._space.find_memory(extent)
         if missing:
-            left = extent.cold_bytes - missing
-            text = f"{extent.cold_bytes} more bytes are needed and {left} may be taken"
-            done(OSError(errno.ENOMEM, text))
+            done(_no_memory(extent.cold_bytes, missing))
         elif self._writers_back and extent.size_bytes >= LARGE_BYTES:
             # (Smaller ones share their first and last page with others.)
             if self._space.leave_to_writer(extent):
@@ -253,6 +260,11 @@ class Creations:
         """There is no room, and none is coming."""
         self._waiting.pop(creation.key, None)
         books = self._space.books
+        if creation.short_bytes:
+            error = _no_memory(creation.size_bytes, creation.short_bytes)
+            text = refusals.no_memory(creation.size_bytes, books.backed_bytes, error)
+            self._fail(creation, "memory", text)
+            return
         jobs = self._jobs
         maker = self._pressure.maker
         text = refusals.full(
@@ -271,3 +283,8 @@ class Creations:
 
     def _fail(self, creation: Creation, reason: str, text: str) -> None:
         self._perform.send(creation.writer, CreateFailed(creation.object_id, reason, text))
+
+
+def _no_memory(needed_bytes: int, missing_bytes: int) -> OSError:
+    left = max(0, needed_bytes - missing_bytes)
+    return OSError(errno.ENOMEM, f"{needed_bytes} more bytes are needed and {left} may be taken")

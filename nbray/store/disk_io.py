@@ -29,6 +29,8 @@ BEHIND_BYTES = 32 * 1024 * 1024
 RESERVE_BYTES = 1024 * 1024 * 1024
 RESERVE_SHARE = 0.02
 
+# From linux/magic.h: tmpfs and ramfs.
+_IN_MEMORY = frozenset({0x01021994, 0x858458F6})
 # From linux/fs.h.
 _WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4
 #: A file system without that call writes when it likes; ``fdatasync`` waits for all of it.
@@ -82,6 +84,14 @@ def reserve(fd: int, ranges: Iterable[tuple[int, int]]) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     for start, end in wanted:
         os.posix_fallocate(fd, start, end - start)
+
+
+def is_memory(fd: int) -> bool:
+    """Whether the "disk" of a file is memory: a tmpfs, as /tmp is on some machines."""
+    facts = ctypes.create_string_buffer(256)  # struct statfs: its first field is the type
+    if _libc.fstatfs(fd, facts) != 0:
+        return False
+    return ctypes.c_long.from_buffer(facts).value & 0xFFFFFFFF in _IN_MEMORY
 
 
 def write_out(source: int, page_bytes: int, target: int, pieces: Iterable[Piece], pulse: Pulse) -> list[int]:

@@ -48,6 +48,7 @@ class _Fetch:
     """An object on the disk for which somebody waits, and which waits for room."""
 
     reads = True
+    short_bytes = 0  # it is read where it lies instead
 
     def __init__(self, jobs: DiskJobs, object_id: bytes, size_bytes: int) -> None:
         self.object_id = object_id
@@ -131,6 +132,8 @@ class DiskJobs:
             self._not_written(exc, 0, ahead=ahead, room_comes=False)
             return
         batch, needed_bytes = self._batch(self.file, object_ids)
+        if self.file.is_memory and not self.totals["objects_spilled"]:
+            self._say("memory", refusals.no_disk(str(self.file.directory)))
         if not batch:
             if needed_bytes:
                 self._not_written(None, needed_bytes, ahead=ahead, room_comes=self._is_punching)

@@ -39,9 +39,13 @@ _AHEAD_SHARE = 4
 
 
 class Wish(Protocol):
-    """Somebody who needs room. ``reads``: it can be served from the disk, too."""
+    """Somebody who needs room. ``reads``: it can be served from the disk, too.
+
+    ``short_bytes``: there would be room, but the machine lacks so much memory for it.
+    """
 
     size_bytes: int
+    short_bytes: int
     since_s: float
     patience_s: float
     reads: bool
@@ -228,7 +232,8 @@ class Pressure:
         """Bytes that have to leave the arena: the eldest needs them in one piece."""
         books = self._space.books
         sizes = [wish.size_bytes for wish in self._queue.values()]
-        in_one_piece = max(sizes[0] - books.largest_free(), 1)
+        eldest = next(iter(self._queue.values()))
+        in_one_piece = eldest.short_bytes or max(eldest.size_bytes - books.largest_free(), 1)
         together = min(sum(sizes), sizes[0] + _TOGETHER_BYTES) - (books.capacity_bytes - books.used_bytes)
         return max(in_one_piece, together)
 

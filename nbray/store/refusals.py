@@ -93,6 +93,14 @@ def disk_full(directory: str) -> str:
     )
 
 
+def no_disk(directory: str) -> str:
+    """The "disk" is memory."""
+    return (
+        f"objects are spilled to {directory}, which is in memory, too (tmpfs): that makes room in the object "
+        "store, and none in the machine. Name a directory on a disk: object_spilling_directory."
+    )
+
+
 def spill_limit(limit_bytes: int) -> str:
     """The user's own limit."""
     return f"object_spilling_limit is reached: {in_words(limit_bytes)}. Allow more, or free objects."

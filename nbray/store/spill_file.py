@@ -18,7 +18,7 @@ from pathlib import Path
 
 from nbray.core.allocator import Allocator, Extent
 from nbray.store.arena import punch
-from nbray.store.disk_io import reserve
+from nbray.store.disk_io import is_memory, reserve
 from nbray.store.open_file import OpenFile, nameless_file
 
 #: Extents begin and end here: readers map them.
@@ -39,17 +39,13 @@ class SpillFile:
         self.directory = directory
         self.limit_bytes = limit_bytes
         self.path = ""
+        self.is_memory = False
         self._file: OpenFile | None = None
         self._books = Allocator(max(limit_bytes or _UNLIMITED_BYTES, _PAGE_BYTES), _PAGE_BYTES)
 
     @property
     def used_bytes(self) -> int:
         return self._books.used_bytes
-
-    @property
-    def free_bytes(self) -> int:
-        """What the limit leaves; the disk may have less."""
-        return self._books.capacity_bytes - self._books.used_bytes
 
     def open(self) -> OpenFile:
         """The file, which is made now if it was not. It stays open while anybody has the answer.
@@ -63,6 +59,7 @@ class SpillFile:
             fd = nameless_file(self.directory)
             try:
                 self._file = OpenFile(fd)
+                self.is_memory = is_memory(fd)
             finally:
                 os.close(fd)
             self.path = f"/proc/{os.getpid()}/fd/{self._file.fd}"

@@ -39,11 +39,27 @@ def run_inside(group: MemoryCgroup, script: str) -> Any:
     return json.loads(done.stdout)
 
 
+def test_store_larger_than_the_cgroup_keeps_the_rest_on_the_disk(group: MemoryCgroup) -> None:
+    found = run_inside(group, """
+        nbray.init(num_cpus=1, object_store_memory=1 << 30)
+        refs = [nbray.put(np.full(1 << 20, n)) for n in range(60)]  # 8 MiB each
+        values = [int(nbray.get(ref)[-1]) for ref in refs]
+        spilled = nbray.status().to_dict()["store"]["total_objects_spilled"]
+        nbray.shutdown()
+        print(json.dumps([values, spilled]))
+    """)  # fmt: skip
+
+    values, spilled = found
+    assert values == list(range(60))
+    assert spilled >= 20
+    assert group.kills() == 0
+
+
 def test_store_larger_than_the_cgroup_fills_up_with_a_typed_error_and_nobody_is_killed(
     group: MemoryCgroup,
 ) -> None:
     found = run_inside(group, """
-        nbray.init(num_cpus=1, object_store_memory=1 << 30)
+        nbray.init(num_cpus=1, object_store_memory=1 << 30, object_spilling=False)
         @nbray.remote
         def first(array):
             return int(array[0])

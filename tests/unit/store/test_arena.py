@@ -6,9 +6,11 @@ import errno
 import mmap
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from nbray.store import arena as arena_module
 from nbray.store.arena import GROWTH_STEP_BYTES, Arena
 
 PAGE = mmap.PAGESIZE
@@ -94,3 +96,36 @@ def test_a_closed_arena_refuses_to_grow() -> None:
         arena.grow([(0, PAGE)], lambda: PLENTY)
     with pytest.raises(OSError, match="Bad file descriptor"):
         arena.punch(0, PAGE)
+
+
+def test_an_arena_in_a_directory_is_a_file_without_a_name(tmp_path: Path) -> None:
+    arena = Arena.create(2 * PAGE, directory=str(tmp_path))
+
+    arena.back(0, PAGE)
+
+    assert list(tmp_path.iterdir()) == []
+    assert os.fstat(arena.fd).st_size == 2 * PAGE
+    assert os.fstat(arena.fd).st_mode & 0o777 == 0o600
+    arena.close()
+
+
+def test_huge_pages_need_a_reserve_or_a_file_system_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arena_module, "free_huge_bytes", lambda: 0)
+
+    with pytest.raises(OSError, match=r"needs 40 huge pages.*has 0 free.*vm\.nr_hugepages=40"):
+        Arena.create(80 * 1024 * 1024, huge_pages=True)
+    with pytest.raises(OSError, match="not the mount point of a hugetlbfs"):
+        Arena.create(80 * 1024 * 1024, directory=str(tmp_path), huge_pages=True)
+
+
+def test_a_thread_may_write_to_an_arena_that_is_closed_meanwhile() -> None:
+    arena = Arena.create(PAGE)
+    copy = arena.again()
+    write = arena.writer()
+    arena.close()
+
+    write(memoryview(b"late"), 100)
+
+    assert os.pread(copy.fd, 4, 100) == b"late"

@@ -392,6 +392,33 @@ def test_an_object_larger_than_the_store_that_comes_to_nothing_leaves_nothing(
     assert node.left() == {}
 
 
+def test_where_the_machine_has_no_memory_objects_make_room_for_others(node: Pressed) -> None:
+    node.store._space._available = lambda: 5 * MIB - node.memory()
+    for n in range(1, 6):
+        node.put(n)
+
+    assert node.memory() <= 5 * MIB
+    assert node.stat("spilled") >= 3
+    for n in range(1, 6):
+        node.read(n)
+        node.unpin(n)
+
+
+def test_where_the_machine_has_no_memory_and_nothing_may_leave_the_reason_is_told(node: Pressed) -> None:
+    node.store._space._available = lambda: 5 * MIB - node.memory()
+    node.put(1)
+    node.put(2)
+    node.uses = {oid(1), oid(2)}
+
+    assert node.create(3, 2 * MIB) == []
+    node.pass_time(PRESSED_WAIT_S + 0.1)
+
+    failed = node.last()[1]
+    assert isinstance(failed, CreateFailed)
+    assert failed.reason == "memory"
+    assert "2097152 more bytes are needed and 1048576 may be taken" in failed.text
+
+
 # --- the disk refuses -------------------------------------------------------------------------------------
 
 
@@ -479,6 +506,16 @@ def test_a_directory_that_is_removed_while_it_is_used_does_no_harm(node: Pressed
     for n in range(1, 10):
         node.read(n)
         node.unpin(n)
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs a tmpfs")
+def test_people_are_told_when_the_disk_is_memory(tmp_path: Path) -> None:
+    node = Pressed(SpillPlan(Path("/dev/shm")))
+    for n in range(1, 7):
+        node.put(n)
+
+    assert [line for line in node.told if "in memory, too (tmpfs)" in line] == node.told[:1] != []
+    node.store.close()
 
 
 def test_the_limit_holds_and_is_named(tmp_path: Path) -> None:
