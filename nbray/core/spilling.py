@@ -29,6 +29,8 @@ from nbray.wire.object_messages import RecallObjects
 ANSWER_S = 0.05
 #: What was refused is left alone for so long.
 REFUSED_S = 0.1
+#: What came back from the disk is left to who asked for it for so long: it is about to be read.
+RESTORED_S = 0.3
 #: After the disk refused, it is left alone for so long.
 DISK_REST_S = 1.0
 #: So many times what is missing is asked for: some of it will be in use.
@@ -81,9 +83,12 @@ class RoomMaker:
         table: the directory. What is commanded is told to it before this is asked again.
         spills: objects may be written to the disk.
         evicts: all objects are evicted instead.
+        batch_bytes: so much at least is written, or asked for, at once: waiting for the disk takes as long
+            for one small object as for many.
     """
 
-    def __init__(self, table: ObjectTable, *, spills: bool, evicts: bool) -> None:
+    def __init__(self, table: ObjectTable, *, spills: bool, evicts: bool, batch_bytes: int = 0) -> None:
+        self.batch_bytes = batch_bytes
         self._table = table
         self._spills = spills and not evicts
         self._evicts = evicts
@@ -100,25 +105,29 @@ class RoomMaker:
     def make_room(self, missing_bytes: int, now_s: float, out: list[Command]) -> None:
         """So much has to leave. What is leaving already, and what was just asked for, counts."""
         missing = missing_bytes - self._table.bytes_in(S.SPILLING)
+        batch_bytes = 0
         written: list[bytes] = []
         for record, command in self._idle(now_s) if missing > 0 else ():
             if isinstance(command, Write):
                 written.append(record.object_id)
-            else:
+                batch_bytes += record.memory_bytes
+            elif missing > 0:
                 out.append(command)
             missing -= record.memory_bytes
-            if missing <= 0:
+            if missing <= 0 and not 0 < batch_bytes < self.batch_bytes:
                 break
         self._write_and_recall(written, missing, now_s, out)
 
     def work_ahead(self, wanted_bytes: int, now_s: float, out: list[Command]) -> None:
-        """See to it that so much can leave at once, when it has to."""
+        """See to it that so much can leave at once, when it has to; once only half of it can."""
         if not self._may_write(now_s):
             return
         missing = wanted_bytes - self._table.bytes_in(S.SPILLING)
         written: list[bytes] = []
         idle = list(self._idle(now_s))
         missing -= sum(record.memory_bytes for record, command in idle if not isinstance(command, Write))
+        if 2 * missing < wanted_bytes:
+            return
         for record, command in idle:
             if missing <= 0:
                 break
@@ -140,6 +149,10 @@ class RoomMaker:
             del self._open[number]
             until = now_s + REFUSED_S
             self._refused.update(dict.fromkeys(question.object_ids.difference(yielded), until))
+
+    def restored(self, object_id: bytes, now_s: float) -> None:
+        """It came back for somebody who is about to read it."""
+        self._refused[object_id] = now_s + RESTORED_S
 
     def process_lost(self, process_id: bytes) -> None:
         """It answers no more."""
@@ -176,7 +189,9 @@ class RoomMaker:
             asked |= question.object_ids
             if now_s - question.asked_s < ANSWER_S:
                 missing -= question.size_bytes
-        wanted = missing * _ASK_FOR
+        if missing <= 0:
+            return
+        wanted = max(missing * _ASK_FOR, self.batch_bytes)
         of: dict[bytes, list[bytes]] = {}
         sizes: dict[bytes, int] = {}
         for record in self._candidates(asked, self._may_write(now_s)):

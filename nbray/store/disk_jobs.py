@@ -87,6 +87,7 @@ class DiskJobs:
         self.wait_for_room: Callable[[Wish], None] = lambda _wish: None
         self.on_done: Callable[[], None] = lambda: None
         self.on_refused: Callable[[], None] = lambda: None
+        self.on_restored: Callable[[bytes], None] = lambda _object_id: None
         self.on_nothing_ahead: Callable[[], None] = lambda: None
         self.file = file
         self.written = Pulse()
@@ -323,6 +324,7 @@ class DiskJobs:
         out: list[Command] = []
         if is_right:
             self.totals["objects_restored"] += 1
+            self.on_restored(move.record.object_id)
             self._moves.restored(move, out)
         else:
             self._damaged(move, error, out)

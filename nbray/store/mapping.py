@@ -1,25 +1,25 @@
 """The arena as drivers and workers see it: mapped twice, for life, once to write and once to read.
 
 Called by:  runtime, which writes serialized values and builds views over sealed ones.
-Imports:    the standard library; numpy when the first view is made; store.{open_file,pages}, nbray.wire.
+Imports:    store.{file_mappings,open_file,pages}, nbray.wire; numpy when the first view is made.
 Never:      asks for space, pins or unpins: it says when the last view is gone, and that is all.
 
 Twice, because over a writable mapping NumPy lets anybody ``setflags(write=True)`` and then change
 an object that others read. For life, because pages reached through a new mapping cost three times
 as much as those that this process has touched before.
 
-An object that lies in the spill file (``Descriptor.path``) has a mapping of its own, to be read, which goes
-with the last view of it.
+What lies in the spill file (``Descriptor.path``) is mapped when it is read, for as long as there are views
+of it (``file_mappings``).
 """
 
 from __future__ import annotations
 
 import mmap
-import os
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from nbray.store.file_mappings import FileMappings
 from nbray.store.open_file import OpenFile
 from nbray.store.pages import address_of
 from nbray.wire.base import Descriptor
@@ -58,8 +58,7 @@ class Mapping:
         #: By id: a weak reference to an array cannot be hashed, and a dict with integer keys runs no
         #: Python code when a callback changes it in the middle of another operation.
         self._exported: dict[int, weakref.ref[Any]] = {}
-        #: Mappings of the spill file that are alive, by path and offset.
-        self._of_files: dict[tuple[str, int], weakref.ref[mmap.mmap]] = {}
+        self._files = FileMappings()
         self._numpy: Any = None
 
     @property
@@ -111,7 +110,8 @@ class Mapping:
         if descriptor.path:
             if not descriptor.size_bytes:
                 return memoryview(b"")
-            return memoryview(self._of_file(descriptor))[: descriptor.size_bytes]
+            mapped, start = self._files.find(descriptor)
+            return memoryview(mapped)[start : start + descriptor.size_bytes]
         end = self._end(descriptor.offset, descriptor.size_bytes)
         with memoryview(self._readable) as whole:
             return whole[descriptor.offset : end]
@@ -151,7 +151,8 @@ class Mapping:
             raise ValueError(
                 f"{length} bytes at {at} lie outside an object of {descriptor.size_bytes} bytes."
             )
-        return self._export(self._of_file(descriptor), at, length, on_release)
+        mapped, start = self._files.find(descriptor)
+        return self._export(mapped, start + at, length, on_release)
 
     def _export(
         self, mapped: mmap.mmap, offset: int, length: int, on_release: Callable[[], object]
@@ -171,24 +172,6 @@ class Mapping:
         reference = weakref.ref(array, released)
         exported[id(reference)] = reference
         return array
-
-    def _of_file(self, descriptor: Descriptor) -> mmap.mmap:
-        """The mapping of an object that lies in the spill file: the one that is alive, or a new one."""
-        key = descriptor.path, descriptor.offset
-        reference = self._of_files.get(key)
-        mapped = reference() if reference is not None else None
-        if mapped is not None and len(mapped) == descriptor.size_bytes:
-            return mapped
-        fd = os.open(descriptor.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            mapped = mmap.mmap(
-                fd, descriptor.size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=descriptor.offset
-            )
-        finally:
-            os.close(fd)
-        self._of_files = {k: other for k, other in self._of_files.items() if other() is not None}
-        self._of_files[key] = weakref.ref(mapped)
-        return mapped
 
     def close(self) -> None:
         """Unmap what nobody uses. A mapping with live views goes when the last of them does."""

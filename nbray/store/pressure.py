@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Protocol
 
 from nbray.core import spilling
@@ -30,10 +31,13 @@ POLL_S = 0.05
 PASS_S = 0.1
 #: While bytes are on their way to the disk, so much longer may pass without a sign of it.
 STALL_S = 5.0
+#: For so long after a reader waited in vain, others do not wait, unless something has moved.
+HOPELESS_S = 1.0
 #: For so long after somebody had to wait, objects are written ahead for the next one.
 AHEAD_S = 1.0
 #: Beside the eldest, room is made for so much of what waits behind it.
 _TOGETHER_BYTES = 256 * 1024 * 1024
+_TOGETHER_MAX = 100
 #: No more than this share of the arena is written ahead.
 _AHEAD_SHARE = 4
 
@@ -89,6 +93,7 @@ class Pressure:
         self._ahead_bytes = 0
         self._ahead_until_s = 0.0
         self._progress_s = 0.0
+        self._gave_up_s = float("-inf")  # a reader who waited for room, which did not come
         self._read_progress_s = 0.0
         self._seen = (0, 0)
         self._is_armed = False
@@ -101,6 +106,7 @@ class Pressure:
         jobs.wait_for_room = self.add
         jobs.on_done = self.advance
         jobs.on_refused = lambda: maker.disk_refused(self._clock())
+        jobs.on_restored = lambda object_id: maker.restored(object_id, self._clock())
         jobs.on_nothing_ahead = self._stop_working_ahead
 
     def __len__(self) -> int:
@@ -117,6 +123,8 @@ class Pressure:
         self._queue[id(wish)] = wish
         self._recall_slabs()
         self.advance()
+        if wish.reads and id(wish) in self._queue and self._is_hopeless():
+            self._give_up(wish)
         self._arm()
 
     def remove(self, wish: Wish) -> None:
@@ -189,7 +197,8 @@ class Pressure:
                 continue
             if wish.fits():
                 self._queue.pop(id(wish), None)
-                self._ahead_bytes = min(wish.size_bytes, self._space.books.capacity_bytes // _AHEAD_SHARE)
+                most = self._space.books.capacity_bytes // _AHEAD_SHARE
+                self._ahead_bytes = max(min(wish.size_bytes, most), self.maker.batch_bytes)
                 self._ahead_until_s = self._clock() + AHEAD_S
             elif self._is_reserved():
                 return
@@ -231,7 +240,7 @@ class Pressure:
     def _missing(self) -> int:
         """Bytes that have to leave the arena: the eldest needs them in one piece."""
         books = self._space.books
-        sizes = [wish.size_bytes for wish in self._queue.values()]
+        sizes = [wish.size_bytes for wish in islice(self._queue.values(), _TOGETHER_MAX)]
         eldest = next(iter(self._queue.values()))
         in_one_piece = eldest.short_bytes or max(eldest.size_bytes - books.largest_free(), 1)
         together = min(sum(sizes), sizes[0] + _TOGETHER_BYTES) - (books.capacity_bytes - books.used_bytes)
@@ -250,10 +259,19 @@ class Pressure:
         now_s = self._clock()
         for wish in list(self._queue.values()):
             if id(wish) in self._queue and self._has_lost_patience(wish, now_s):
-                del self._queue[id(wish)]
-                wish.give_up()
+                self._give_up(wish)
         self.advance()
         self._arm()
+
+    def _give_up(self, wish: Wish) -> None:
+        if wish.reads:
+            self._gave_up_s = self._clock()
+        del self._queue[id(wish)]
+        wish.give_up()
+
+    def _is_hopeless(self) -> bool:
+        """Whether others have just waited for room in vain: one after the other would take for ever."""
+        return self._progress_s <= self._gave_up_s and self._clock() - self._gave_up_s < HOPELESS_S
 
     def _look_for_progress(self) -> None:
         now_s, seen = self._clock(), (self._jobs.written.done_bytes, self._jobs.read.done_bytes)

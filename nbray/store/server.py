@@ -70,6 +70,8 @@ class SpillPlan(NamedTuple):
 
 
 NO_SPILLING = SpillPlan()
+#: Small objects are written together, so many at once; in a small store, an eighth of it.
+SMALL_BATCH_BYTES = 16 * 1024 * 1024
 
 
 class StoreServer:
@@ -119,7 +121,8 @@ class StoreServer:
             self._table, moves, self._space, self._perform, file, run_in_thread, clock, tell
         )
         self._slabs = SlabRequests(self._table, self._space, self._perform, run_in_thread)
-        maker = RoomMaker(self._table, spills=file is not None, evicts=plan.evicts)
+        batch_bytes = min(SMALL_BATCH_BYTES, arena.capacity_bytes // 8)
+        maker = RoomMaker(self._table, spills=file is not None, evicts=plan.evicts, batch_bytes=batch_bytes)
         self._pressure = Pressure(
             self._table, moves, self._space, self._perform, self._jobs, maker, call_later, clock,
             self._slabs.recall_all,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -50,7 +49,8 @@ SLOT = st.integers(0, SLOTS - 1)
 SEAT = st.integers(0, 3)
 SIZES = st.sampled_from([1, 5000, 40 * KIB, 64 * KIB, 100 * KIB, 200 * KIB, 300 * KIB])
 RARELY = st.sampled_from([True, False, False, False, False])
-MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+#: The spill file has no name, so that nothing is to be seen there.
+DIRECTORY = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())
 
 
 def bytes_of(number: int, size_bytes: int) -> bytes:
@@ -65,7 +65,6 @@ class SpillingMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.directory = tempfile.mkdtemp(dir=MEMORY)
         self.arena = Arena.create(CAPACITY)
         self.now_s = 0.0
         self.disk_error = 0
@@ -75,7 +74,7 @@ class SpillingMachine(RuleBasedStateMachine):
             b"N" * 16, self.arena, lambda: 1 << 40, self.send,
             lambda work, done: self.jobs.append((work, done)),
             lambda _delay_s, callback: self.timers.append(callback),
-            plan=SpillPlan(Path(self.directory), self.limit_bytes, self.evicts),
+            plan=SpillPlan(DIRECTORY, self.limit_bytes, self.evicts),
             clock=lambda: self.now_s,
         )  # fmt: skip
         self.file = self.store._jobs.file
@@ -373,7 +372,6 @@ class SpillingMachine(RuleBasedStateMachine):
             self.store.close()
             while self.jobs:
                 self.finish(0)
-            shutil.rmtree(self.directory)
 
     def settle(self) -> None:
         """Time passes, threads end, and everybody answers: as long as that takes."""

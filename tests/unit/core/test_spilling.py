@@ -33,10 +33,10 @@ def oid(n: int) -> bytes:
 class Desk:
     """Objects of one MiB each, named by numbers; the higher, the later sealed."""
 
-    def __init__(self, *, spills: bool = True, evicts: bool = False) -> None:
+    def __init__(self, *, spills: bool = True, evicts: bool = False, batch_bytes: int = 0) -> None:
         self.table = ObjectTable(b"N" * 16)
         self.moves = ObjectMoves(self.table)
-        self.maker = RoomMaker(self.table, spills=spills, evicts=evicts)
+        self.maker = RoomMaker(self.table, spills=spills, evicts=evicts, batch_bytes=batch_bytes)
 
     def seal(self, *numbers: int, owner: bytes = OWNER, weak: bool = False, size: int = MIB) -> None:
         for n in numbers:
@@ -214,7 +214,7 @@ def test_the_next_ones_are_written_ahead_until_enough_can_leave_at_once(desk: De
     move = desk.moves.spill(oid(1), OnDisk(Extent(0, MIB, 1, ()), "f"), [])
 
     assert desk.work_ahead(2 * MIB) == []
-    assert desk.work_ahead(3 * MIB) == [Write((oid(2),))]
+    assert desk.work_ahead(4 * MIB) == [Write((oid(2), oid(4)))]
     assert move is not None
 
 
@@ -233,3 +233,31 @@ def test_nothing_is_done_ahead_where_nothing_may_be_written(desk: Desk) -> None:
     desk.maker.disk_refused(NOW_S)
 
     assert desk.work_ahead(MIB) == []
+
+
+def test_small_objects_are_written_and_asked_for_together() -> None:
+    desk = Desk(batch_bytes=3 * MIB)
+    desk.idle(1, 2, 3, 4)
+    desk.write(1)
+
+    assert desk.make_room(MIB) == [Drop(oid(1))]
+    assert desk.make_room(2 * MIB) == [Drop(oid(1)), Write((oid(2), oid(3), oid(4)))]
+    other = Desk(batch_bytes=3 * MIB)
+    other.seal(1, 2, 3, 4)
+    assert other.make_room(1) == [Recall(OWNER, RecallObjects(1, [oid(1), oid(2), oid(3)]))]
+
+
+def test_nothing_is_written_ahead_while_more_than_half_of_it_can_leave(desk: Desk) -> None:
+    desk.idle(1, 2, 3, 4, 5)
+    desk.write(1, 2)
+
+    assert desk.work_ahead(3 * MIB) == []
+    assert desk.work_ahead(4 * MIB) == [Write((oid(3), oid(4)))]
+
+
+def test_what_came_back_for_a_reader_is_left_to_it_for_a_moment(desk: Desk) -> None:
+    desk.seal(1, 2)
+    desk.maker.restored(oid(1), NOW_S)
+
+    assert desk.make_room(MIB, NOW_S) == [Recall(OWNER, RecallObjects(1, [oid(2)]))]
+    assert desk.make_room(MIB, NOW_S + 1) == [Recall(OWNER, RecallObjects(2, [oid(1)]))]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from nbray.store.arena import Arena
+from nbray.store.file_mappings import LARGE_BYTES
 from nbray.store.mapping import Mapping
 from nbray.wire.base import Descriptor
 
@@ -274,3 +275,43 @@ def test_a_spill_file_that_is_gone_is_an_error_of_the_system(mapping: Mapping) -
 
 def test_an_object_of_no_bytes_in_the_spill_file_needs_no_mapping(mapping: Mapping) -> None:
     assert bytes(mapping.readable(Descriptor(b"o" * 20, b"n" * 16, 0, 0, 1, "/nowhere"))) == b""
+
+
+def test_small_objects_that_lie_near_each_other_share_a_mapping_and_large_ones_do_not(
+    mapping: Mapping, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "file")
+    (tmp_path / "file").write_bytes(bytes([1]) * 4096 + bytes([2]) * 4096)
+    small = [Descriptor(b"o" * 20, b"n" * 16, at, 4096, 1, path) for at in (0, 4096, 8192)]
+
+    first = mapping.export(small[0], 0, 4096, int)
+    second = mapping.export(small[1], 0, 4096, int)
+    assert mappings_of(path) == 1
+    assert [int(first[-1]), int(second[0])] == [1, 2]
+
+    # when the file grows, what is new is found, too
+    with open(path, "ab") as file:
+        file.write(bytes([3]) * (4096 + 3 * LARGE_BYTES))
+    third = mapping.export(small[2], 0, 4096, int)
+    large = [Descriptor(b"o" * 20, b"n" * 16, 12288 + n * LARGE_BYTES, LARGE_BYTES, 1, path) for n in (0, 1)]
+    views = [mapping.export(place, 0, LARGE_BYTES, int) for place in large]
+    assert int(third[0]) == 3
+    assert [int(view[-1]) for view in views] == [3, 3]
+    assert mappings_of(path) == 4
+    assert int(second[0]) == 2
+    del first, second, third, views
+    assert mappings_of(path) == 0
+
+
+def test_a_small_object_across_the_end_of_a_window_has_a_mapping_of_its_own(
+    mapping: Mapping, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nbray.store.file_mappings.WINDOW_BYTES", 8192)
+    path = str(tmp_path / "file")
+    (tmp_path / "file").write_bytes(bytes(4096) + bytes([5]) * 8192 + bytes(4096))
+    place = Descriptor(b"o" * 20, b"n" * 16, 4096, 8192, 1, path)
+
+    view = mapping.export(place, 0, 8192, int)
+
+    assert view.tolist() == [5] * 8192
+    assert bytes(mapping.readable(place)) == bytes([5]) * 8192

@@ -285,6 +285,26 @@ def test_a_reader_that_finds_no_room_reads_the_object_where_it_lies(node: Presse
     assert node.left() == {}
 
 
+def test_only_the_first_of_many_readers_waits_in_vain(node: Pressed) -> None:
+    for n in range(1, 9):
+        node.put(n)
+    for n in range(5, 9):
+        node.read(n, OWNER)
+    node.uses = {oid(n) for n in range(1, 9)}
+    node.get(1)
+    node.pass_time(RESTORE_WAIT_S + 0.1)
+
+    ready = [node.get(n)[-1] for n in (2, 3, 4)]
+
+    assert all(isinstance(m, ObjectReady) and m.descriptor.path for m in ready)
+    node.free(8)
+    node.unpin(8, OWNER)
+    assert node.read(5).path == ""
+    node.uses.clear()
+    node.unpin(2)
+    assert node.read(2).path == ""
+
+
 def test_bundles_of_arguments_that_exceed_the_store_do_not_block_each_other(node: Pressed) -> None:
     """Two readers take six objects each, and let go of none: together more than the store holds."""
     for n in range(1, 13):
