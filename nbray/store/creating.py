@@ -9,8 +9,8 @@ The life of a creation::
     CreateObject --> larger than the arena? --yes--> space on the disk ------> CreateFailed "full"
                        | no                             |
                      extent? --no--> room is made ------+--------------------> CreateFailed "full"
-                       | yes                            |
-                     cold pages? --yes--> back them, or let the writer ------> CreateFailed "memory"
+                       | yes           | no memory for it, but objects may leave
+                     cold pages? --yes-+-> back them, or let the writer -----> CreateFailed "memory"
                        | no                             |
                      ObjectCreated <--------------------+
 """
@@ -57,6 +57,7 @@ class Creation:
         self.freed = False
         self.since_s = 0.0
         self.patience_s = patience_s
+        self.lacks_bytes = 0
         self._host = host
 
     @property
@@ -151,10 +152,17 @@ class Creations:
     # --- in the arena --------------------------------------------------------------------------------
 
     def reserve(self, creation: Creation) -> bool:
-        """Allocate and go on to backing; False if there is no room."""
+        """Allocate and go on to backing; False if there is no room, or no memory until other objects leave."""
+        creation.lacks_bytes = 0
         extent = self._space.reserve(creation.size_bytes)
         if extent is None:
             return False
+        if extent.cold:
+            creation.lacks_bytes = self._space.find_memory(extent)
+            if creation.lacks_bytes and self._pressure.maker.can_make_room:
+                self._space.release(extent)
+                self._space.not_backed(extent)
+                return False
         self._begin(creation, extent, None)
         if extent.cold:
             self._back(creation, extent)
@@ -177,11 +185,8 @@ class Creations:
         def done(error: BaseException | None) -> None:
             self._backed(creation, extent, error)
 
-        missing = self._space.find_memory(extent)
-        if missing:
-            left = extent.cold_bytes - missing
-            text = f"{extent.cold_bytes} more bytes are needed and {left} may be taken"
-            done(OSError(errno.ENOMEM, text))
+        if creation.lacks_bytes:
+            done(_no_memory(extent.cold_bytes, creation.lacks_bytes))
         elif self._writers_back and extent.size_bytes >= LARGE_BYTES:
             # (Smaller ones share their first and last page with others.)
             if self._space.leave_to_writer(extent):
@@ -255,6 +260,10 @@ class Creations:
         """There is no room, and none is coming."""
         self._waiting.pop(creation.key, None)
         books = self._space.books
+        if creation.lacks_bytes:
+            error = _no_memory(creation.size_bytes, creation.lacks_bytes)
+            self._fail(creation, "memory", refusals.no_memory(creation.size_bytes, books.backed_bytes, error))
+            return
         jobs = self._jobs
         maker = self._pressure.maker
         text = refusals.full(
@@ -273,3 +282,8 @@ class Creations:
 
     def _fail(self, creation: Creation, reason: str, text: str) -> None:
         self._perform.send(creation.writer, CreateFailed(creation.object_id, reason, text))
+
+
+def _no_memory(needed_bytes: int, missing_bytes: int) -> OSError:
+    left = max(0, needed_bytes - missing_bytes)
+    return OSError(errno.ENOMEM, f"{needed_bytes} more bytes are needed and {left} may be taken")

@@ -48,6 +48,7 @@ class _Fetch:
     """An object on the disk for which somebody waits, and which waits for room."""
 
     reads = True
+    lacks_bytes = 0  # then it is read where it lies
 
     def __init__(self, jobs: DiskJobs, object_id: bytes, size_bytes: int) -> None:
         self.object_id = object_id

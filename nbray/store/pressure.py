@@ -38,9 +38,13 @@ _AHEAD_SHARE = 4
 
 
 class Wish(Protocol):
-    """Somebody who needs room. ``reads``: it can be served from the disk, too."""
+    """Somebody who needs room. ``reads``: it can be served from the disk, too.
+
+    ``lacks_bytes``: there is room, but the machine lacks so much memory for it; others have to leave theirs.
+    """
 
     size_bytes: int
+    lacks_bytes: int
     since_s: float
     patience_s: float
     reads: bool
@@ -217,7 +221,7 @@ class Pressure:
         """Bytes that have to leave the arena: the eldest needs them in one piece."""
         books = self._space.books
         sizes = [wish.size_bytes for wish in self._queue.values()]
-        in_one_piece = max(sizes[0] - books.largest_free(), 1)
+        in_one_piece = max(sizes[0] - books.largest_free(), next(iter(self._queue.values())).lacks_bytes, 1)
         together = min(sum(sizes), sizes[0] + _TOGETHER_BYTES) - (books.capacity_bytes - books.used_bytes)
         return max(in_one_piece, together)
 

@@ -43,7 +43,7 @@ def test_store_larger_than_the_cgroup_fills_up_with_a_typed_error_and_nobody_is_
     group: MemoryCgroup,
 ) -> None:
     found = run_inside(group, """
-        nbray.init(num_cpus=1, object_store_memory=1 << 30)
+        nbray.init(num_cpus=1, object_store_memory=1 << 30, object_spilling=False)
         @nbray.remote
         def first(array):
             return int(array[0])

@@ -79,6 +79,7 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.arena = PaperArena()
         self.limit = CAPACITY
+        self.now_s = 0.0
         self.jobs: list[tuple[Callable[[], object], Callable[[BaseException | None], None]]] = []
         self.timers: list[Callable[[], None]] = []
         self.born = 3
@@ -101,6 +102,7 @@ class StoreMachine(RuleBasedStateMachine):
             lambda work, done: self.jobs.append((work, done)),
             lambda delay_s, callback: self.timers.append(callback),
             writers_back=self.writers_back,
+            clock=lambda: self.now_s,
         )
 
     def room(self) -> int:
@@ -272,6 +274,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def pass_time(self) -> None:
+        self.now_s += 1.0
         timers, self.timers = self.timers, []
         for callback in timers:
             callback()
