@@ -356,6 +356,13 @@ class LeasePool:
         if lease.state is LeaseState.PAUSED:
             lease.state = LeaseState.OPEN
             self.feed(lease, now_s, out)
+            self._shed(self.shapes[lease.shape], out)
+
+    def _shed(self, shape: ShapeQueue, out: list[Command]) -> None:
+        """While one was paused another was had in its place: together they are more than the cluster runs."""
+        open_ = [lease for lease in shape.leases.values() if lease.state is LeaseState.OPEN]
+        if len(open_) > max(1, self._parallelism(shape.shape)):
+            self.reclaim(min(open_, key=lambda lease: len(lease.inflight)).lease_id, out)
 
     def reclaim(self, lease_id: bytes, out: list[Command]) -> None:
         """The daemon wants it for somebody else: at once if idle, else after its running task."""

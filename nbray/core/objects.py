@@ -81,12 +81,13 @@ class ObjectTable:
         *,
         weak: bool = False,
         disk: OnDisk | None = None,
+        freed: bool = False,
     ) -> None:
         """An extent was allocated for a writer whom ``admits`` let in; it begins to fill it.
 
         It lies in the arena, or it is ``disk`` for an object that is larger than that. ``weak``: it may be
-        evicted. If the writer is lost by now the extent goes back at once. If the owner is, nobody can ever
-        ask for the object, but the writer does not know: the copy is doomed.
+        evicted. If the writer is lost by now the extent goes back at once. If the owner is, or has freed the
+        object since the writer asked, nobody wants the copy, but the writer does not know: it is doomed.
         """
         copy = Copy(writer, extent, size_bytes, disk)
         if writer in self._lost:
@@ -100,7 +101,7 @@ class ObjectTable:
         record.weak = weak
         self._writing.setdefault(writer, set()).add(object_id)
         self._count(copy, 1)
-        if owner in self._lost:
+        if freed or owner in self._lost:
             self.fire(record, copy, E.DISCARD, out)
             return
         record.freed = False
@@ -146,9 +147,8 @@ class ObjectTable:
             out.append(Release(extent))
             return False
         was_freed = object_id in self._freed or (record is not None and record.freed)
-        self.created(object_id, owner, writer, extent, size_bytes, out, weak=weak)
-        if was_freed and owner not in self._lost:  # else nobody would ever free it again
-            self.free([object_id], owner, out)
+        # If it was freed nobody would ever free it again.
+        self.created(object_id, owner, writer, extent, size_bytes, out, weak=weak, freed=was_freed)
         return self.seal(object_id, writer, out)
 
     # --- reading ---------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ class Objects:
         self.home = Home(process_id, loop.wake)
         self.mapping: Mapping | None = None
         self.watchers: list[AllOf] = []  # who waits for many, and ends with the first error
-        self.away = 0  # how many values were yielded, at most
+        self.away = 0  # how many values were yielded and are not back
         self.slabs = SlabWriter(tell_daemon)
         self.creating = Creating(loop, tell_daemon, self.slabs, self.drain)
         self.promotions = Promotions(
@@ -217,6 +217,8 @@ class Objects:
         """Nothing here holds these entries any more. Lock held."""
         own = [e.object_id for e in freed if e.owner is None and (type(e.value) in _STORED or e.doubtful)]
         pinned = [e.object_id for e in freed if e.pinned]
+        if self.away:
+            self.away -= sum(type(e.value) is Away for e in freed)
         let_go = self.table.take_let_go()
         self.say_fresh()
         released = self.table.released(freed)

@@ -152,7 +152,7 @@ class Creations:
     # --- in the arena --------------------------------------------------------------------------------
 
     def reserve(self, creation: Creation) -> bool:
-        """Allocate and go on to backing; False if there is no room, or no memory until other objects leave."""
+        """Allocate and go on to backing; False if there is no room, or no memory until others leave."""
         creation.lacks_bytes = 0
         extent = self._space.reserve(creation.size_bytes)
         if extent is None:
@@ -175,10 +175,8 @@ class Creations:
         out: list[Command] = []
         self._table.created(
             creation.object_id, creation.owner, creation.writer, extent, creation.size_bytes, out,
-            weak=creation.weak, disk=disk,
+            weak=creation.weak, disk=disk, freed=creation.freed,
         )  # fmt: skip
-        if creation.freed:
-            self._table.free([creation.object_id], creation.owner, out)
         self._perform(out)
 
     def _back(self, creation: Creation, extent: Extent) -> None:

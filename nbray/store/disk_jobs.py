@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from nbray.core.allocator import Extent
 from nbray.core.object_commands import Command
-from nbray.core.object_copies import OnDisk
+from nbray.core.object_copies import OnDisk, S
 from nbray.core.object_moves import Move, ObjectMoves
 from nbray.core.object_records import Record
 from nbray.core.objects import ObjectTable
@@ -129,12 +129,12 @@ class DiskJobs:
         try:
             file = self.file.open()
         except OSError as exc:
-            self._not_written(exc, 0, ahead=ahead)
+            self._not_written(exc, 0, ahead=ahead, room_comes=False)
             return
         batch, needed_bytes = self._batch(self.file, object_ids)
         if not batch:
             if needed_bytes:
-                self._not_written(None, needed_bytes, ahead=ahead)
+                self._not_written(None, needed_bytes, ahead=ahead, room_comes=self._is_punching)
             return
         self.is_writing = True
         arena, checksums = self._space.arena.again(), list[int]()
@@ -179,6 +179,7 @@ class DiskJobs:
         self, batch: list[Move], checksums: list[int], error: BaseException | None, *, ahead: bool
     ) -> None:
         out: list[Command] = []
+        is_punching = self._is_punching  # not what comes back now: that was not enough
         if error is None:
             for move, checksum in zip(batch, checksums, strict=True):
                 self._moves.written(move, checksum, out)
@@ -189,20 +190,21 @@ class DiskJobs:
                 self._moves.not_written(move, out)
         self._perform(out)
         if error is not None:
-            self._not_written(error, sum(move.copy.size_bytes for move in batch), ahead=ahead)
+            size_bytes = sum(move.copy.size_bytes for move in batch)
+            self._not_written(error, size_bytes, ahead=ahead, room_comes=is_punching)
         self.on_done()
 
-    def _not_written(self, error: BaseException | None, size_bytes: int, *, ahead: bool) -> None:
+    def _not_written(
+        self, error: BaseException | None, size_bytes: int, *, ahead: bool, room_comes: bool
+    ) -> None:
         """It found no space, for the limit if there is no error; or something is wrong."""
         if ahead:
             self.on_nothing_ahead()
-        elif not ((error is None or _is_full(error)) and self._make_disk_room(size_bytes)):
+        elif not (error is None or _is_full(error)) or not (room_comes or self._make_disk_room(size_bytes)):
             self._refuse(error)
 
     def _make_disk_room(self, size_bytes: int) -> bool:
         """Give up places on the disk whose bytes are in the arena, too. False if there are none."""
-        if self._is_punching:
-            return True  # some is on its way
         spare: list[bytes] = []
         for record in self._spare_places():
             if size_bytes <= 0:
@@ -219,7 +221,9 @@ class DiskJobs:
         for records in (list(self._table.recency.busy()), self._table.recency.idle()):
             for record in records:
                 copy = record.current
-                if copy is not None and copy.disk is not None and copy.extent is not None:
+                if copy is None or copy.state is not S.SEALED:
+                    continue
+                if copy.disk is not None and copy.extent is not None:
                     yield record
 
     def reserve(self, size_bytes: int, done: Callable[[OnDisk | None, str], None]) -> None:

@@ -11,7 +11,8 @@ has moved for as long as it has patience.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from nbray.core import spilling
@@ -152,6 +153,16 @@ class Pressure:
     def process_lost(self, process_id: bytes) -> None:
         """What it had in hand, and what it was asked for, is in nobody's hand now."""
         self.maker.process_lost(process_id)
+        self.advance()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While facts come in that belong together nobody is served; who can be is served then."""
+        was_advancing, self._is_advancing = self._is_advancing, True
+        try:
+            yield
+        finally:
+            self._is_advancing = was_advancing
         self.advance()
 
     def advance(self) -> None:

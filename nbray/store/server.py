@@ -170,13 +170,14 @@ class StoreServer:
 
     def process_lost(self, process_id: bytes) -> None:
         """A process is gone, and nothing of it runs any more: neither its code nor its writes."""
-        self._creations.process_lost(process_id)
-        out: list[Command] = []
-        orphans = self._table.process_lost(process_id, out)
-        self._perform(out)
-        self._borrow(self._holds.process_lost, process_id, orphans)
-        self._slabs.process_lost(process_id)
-        self._pressure.process_lost(process_id)
+        with self._pressure.held():  # nothing of it is asked for, or given to it, before all know
+            self._creations.process_lost(process_id)
+            out: list[Command] = []
+            orphans = self._table.process_lost(process_id, out)
+            self._perform(out)
+            self._borrow(self._holds.process_lost, process_id, orphans)
+            self._slabs.process_lost(process_id)
+            self._pressure.process_lost(process_id)
 
     def cool(self, max_bytes: int) -> int:
         """Give up to ``max_bytes`` of free memory back to the machine; return how many it were.

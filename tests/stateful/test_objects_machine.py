@@ -35,6 +35,7 @@ class ObjectsMachine(RuleBasedStateMachine):
         self.born = 4
         self.seats = [b"p0", b"p1", b"p2", b"p3"]
         self.dead: list[bytes] = []
+        self.in_hand: dict[bytes, set[int]] = {}  # object -> copies that its owner may read without asking
         self.owner: dict[bytes, bytes] = {o: self.seats[n] for n, o in enumerate(OBJECTS)}
         self.handed_out: dict[int, Extent] = {}
         self.writing: dict[tuple[bytes, bytes], int] = {}
@@ -54,6 +55,9 @@ class ObjectsMachine(RuleBasedStateMachine):
                 generation = command.extent.generation
                 assert generation not in self.released, "released twice"
                 assert not any(generation in views for views in self.views.values()), "released while pinned"
+                assert not any(generation in own for own in self.in_hand.values()), (
+                    "released in its owner's hand"
+                )
                 assert generation not in self.writing.values(), "released while written"
                 self.released.add(generation)
                 continue
@@ -113,6 +117,13 @@ class ObjectsMachine(RuleBasedStateMachine):
         assert self.table.pin(self.seats[seat], [object_id]) == []
         self.views.setdefault((self.seats[seat], object_id), Counter())[message[2]] += 1
 
+    def note_what_the_owner_has(self, object_id: bytes, generation: int) -> None:
+        record = self.table.record(object_id)
+        current = record.current if record is not None else None
+        extent = current.extent if current is not None else None
+        if extent is not None and extent.generation == generation and self.owner[object_id] not in self.dead:
+            self.in_hand.setdefault(object_id, set()).add(generation)
+
     def freed_early(self, object_id: bytes) -> bool:
         return object_id in self.table._freed
 
@@ -126,6 +137,7 @@ class ObjectsMachine(RuleBasedStateMachine):
         extent = self.handed_out[generation]
         self.table.adopted(object_id, self.owner[object_id], writer, extent, SIZE, out)
         self.perform(out)
+        self.note_what_the_owner_has(object_id, generation)
         if freed and not any(viewed == object_id for _, viewed in self.views):
             assert generation in self.released, "freed, and then it came: it stays for ever"
 
@@ -139,6 +151,8 @@ class ObjectsMachine(RuleBasedStateMachine):
             self.table.seal(object_id, self.seats[seat], out)
             assert generation is not None or out == []
             self.perform(out)
+            if generation is not None:
+                self.note_what_the_owner_has(object_id, generation)
 
     @rule(seat=SLOTS, object_id=OBJECT)
     def abort(self, seat: int, object_id: bytes) -> None:
@@ -184,8 +198,22 @@ class ObjectsMachine(RuleBasedStateMachine):
     def free(self, object_id: bytes, twice: bool) -> None:
         for _ in range(1 + twice):
             out: list[Command] = []
+            if self.owner[object_id] not in self.dead:
+                self.in_hand.pop(object_id, None)
             self.table.free([object_id], self.owner[object_id], out)
             self.perform(out)
+
+    @rule(seat=SLOTS, object_id=OBJECT)
+    def yield_it(self, seat: int, object_id: bytes) -> None:
+        process = self.seats[seat]
+        if object_id not in {record.object_id for record in self.table.recency.busy()}:
+            return  # only what is here is asked for
+        self.views.pop((process, object_id), None)
+        if self.owner[object_id] == process:
+            self.in_hand.pop(object_id, None)
+        out: list[Command] = []
+        self.table.yielded(process, [object_id], out)
+        self.perform(out)
 
     @rule(seat=SLOTS, object_id=OBJECT)
     def free_by_a_stranger(self, seat: int, object_id: bytes) -> None:
@@ -205,6 +233,7 @@ class ObjectsMachine(RuleBasedStateMachine):
         self.dead.append(process)
         self.views = {key: views for key, views in self.views.items() if key[0] != process}
         self.asked = {key for key in self.asked if key[0] != process}
+        self.in_hand = {o: own for o, own in self.in_hand.items() if self.owner[o] != process}
         writes = [self.writing.pop(key) for key in list(self.writing) if key[1] == process]
         readable = {o for o in OBJECTS if self.owner[o] == process and self.current(o)}
         out: list[Command] = []

@@ -274,7 +274,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def pass_time(self) -> None:
-        self.now_s += 1.0
+        self.now_s += 1
         timers, self.timers = self.timers, []
         for callback in timers:
             callback()

@@ -413,6 +413,20 @@ def test_worker_that_goes_on_gets_tasks_again() -> None:
     assert only(Push, owner.heard()) == [Push(lease, [task])]
 
 
+def test_worker_that_goes_on_and_its_stand_in_are_not_both_kept() -> None:
+    owner = Owner(parallelism=1)
+    owner.place(2)
+    first = owner.grant()
+    owner.pool.paused(first, owner.now, owner.out)
+    second = owner.grant()
+    owner.heard()
+
+    owner.pool.resumed(first, owner.now, owner.out)
+
+    states = sorted(lease.state.name for lease in (first, second))
+    assert states == ["CLOSING", "OPEN"]  # else every burst within the linger would run twice as wide
+
+
 def test_worker_that_is_to_leave_stays_so_when_it_goes_on() -> None:
     owner = Owner()
     owner.place(2)

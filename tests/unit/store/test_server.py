@@ -168,6 +168,19 @@ def test_an_object_freed_while_it_waits_for_room_goes_at_its_seal(node: Node) ->
     assert node.tell(READER, GetObjects([(oid(2), OWNER)])) == [ObjectGone(oid(2), "freed")]
 
 
+def test_what_was_freed_while_it_waited_for_room_takes_no_newer_copy_along(node: Node) -> None:
+    node.stored(1, 6 * MIB)
+    node.create(2, 3 * MIB)
+    node.tell(OWNER, FreeObjects([oid(2)]))
+    place = node.stored(2, MIB, READER)
+
+    node.tell(OWNER, FreeObjects([oid(1)]))
+    node.tell(WRITER, SealObject(oid(2)))
+
+    assert node.tell(OWNER, GetObjects([(oid(2), OWNER)])) == [ObjectReady(place)]
+    assert node.store.stats()["used_bytes"] == MIB
+
+
 def test_lack_of_memory_is_typed_and_leaves_the_store_usable(node: Node) -> None:
     node.available = MIB
 
