@@ -90,7 +90,7 @@ def test_cause_of_a_death_that_never_arrives_is_not_waited_for_without_end(world
     assert worker.wire is not None
     world.read_worker(worker.wire, 1)
 
-    world.pass_time(1.0)
+    world.pass_time(9.0)
     assert outcome(world, ref) == (False, False)
     world.pass_time(1.5)
 

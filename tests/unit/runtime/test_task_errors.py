@@ -528,7 +528,7 @@ class Referring:
         monkeypatch.setattr(pickling, "_reduce_reference", lambda ref: (rebuild, (ref.binary(), OWNER)))
         monkeypatch.setattr(ObjectRef, "adopt", self.adopt)
 
-    def adopt(self, object_id: bytes, owner: bytes) -> ObjectRef:
+    def adopt(self, object_id: bytes, owner: bytes, by_hand: bool) -> ObjectRef:
         assert owner == OWNER
         self.read.append(object_id)
         return self.make(object_id)
