@@ -203,3 +203,17 @@ def test_nothing_is_remembered_of_tasks_that_are_over(world: World) -> None:
     arguments = world.submitter.arguments
     assert (list(arguments.parked), arguments.admitted) == ([], {})
     assert len(results) == 2
+
+
+def test_books_of_what_tasks_take_are_balanced_when_all_are_over(world: World) -> None:
+    desk = Desk(world, [200, 200, 100])
+    results = [desk.submit(n, [n % 3, (n + 1) % 3]) for n in range(6)]
+    worker = worker_of(world)
+    while world.submitter.tasks.tasks:
+        desk.comes(*set(desk.asked()))
+        for _ in received(worker):
+            finish(world, worker)
+
+    arguments = world.submitter.arguments
+    assert (arguments._used, arguments._used_bytes) == ({}, 0)
+    assert len(results) == 6
