@@ -28,6 +28,8 @@ from nbray.wire.base import Descriptor
 MANY = INLINE_TOTAL_MAX_BYTES // INLINE_MAX_BYTES
 #: What pushed and admitted tasks take is no more than this share of the store, or is of one task.
 _SHARE = 2
+#: After so long the eldest is admitted although it does not fit: what it takes is read where it lies.
+PATIENCE_S = 1.0
 
 
 class _Use:
@@ -49,6 +51,7 @@ class TaskArguments:
         self.admitted: dict[bytes, list[bytes]] = {}  # task -> what it takes from the store
         self._used: dict[bytes, _Use] = {}  # by object: what they take together
         self._used_bytes = 0
+        self._eldest = (b"", 0.0)  # of the parked, and since when
 
     def hold(self, task: Task) -> int:
         """Keep its arguments until it is over; returns how many of them are still to come."""
@@ -121,15 +124,18 @@ class TaskArguments:
             self.parked.append(task)
         return True
 
-    def admit(self) -> list[Task]:
-        """Have what the eldest take brought back; returns those of them that miss nothing."""
+    def admit(self, now_s: float) -> list[Task]:
+        """Have what the eldest take brought back; returns those of them that miss nothing.
+
+        Call it again within ``PATIENCE_S`` while tasks are parked.
+        """
         ready = []
         entries = self._objects.table.entries
         while self.parked:
             task = self.parked[0]
             if task.state is TaskState.WAITING:
                 needed = self._needed(task)
-                if not self._fit(needed):
+                if not self._fit(needed) and not self._is_patience_over(task, now_s):
                     break
                 self._take(task, needed)
                 away = [entries[object_id] for object_id in needed if type(entries[object_id].value) is Away]
@@ -143,6 +149,12 @@ class TaskArguments:
                     ready.append(task)
             self.parked.popleft()
         return ready
+
+    def _is_patience_over(self, task: Task, now_s: float) -> bool:
+        """The eldest does not wait for ever: who keeps it waiting may look for its result now and then."""
+        if self._eldest[0] != task.task_id:
+            self._eldest = (task.task_id, now_s)
+        return now_s - self._eldest[1] >= PATIENCE_S
 
     def over(self, task: Task) -> None:
         """It needs its arguments no more."""

@@ -15,6 +15,7 @@ import pytest
 
 from nbray.model import ids
 from nbray.model.resources import UNIT, Shape
+from nbray.runtime.task_arguments import PATIENCE_S
 from nbray.wire.base import Descriptor, Message
 from nbray.wire.object_messages import GetObjects, ObjectReady, ObjectsYielded, RecallObjects
 from tests.support.owner_world import SHORT_US, Worker, World
@@ -122,6 +123,23 @@ def test_task_that_takes_more_than_its_share_has_the_store_for_itself(world: Wor
     finish(world, worker)
 
     assert desk.asked() == [2]
+    assert len(results) == 2
+
+
+def test_eldest_does_not_wait_for_ever_for_a_task_that_may_look_for_its_result(world: World) -> None:
+    desk = Desk(world, [400, 400])
+    results = [desk.submit(0, [0]), desk.submit(1, [1])]
+    worker = worker_of(world)
+    desk.asked()
+    desk.comes(0)
+    assert received(worker) == [0]
+    world.pass_time(PATIENCE_S / 2)
+    assert desk.asked() == []
+
+    for _ in range(3):
+        world.pass_time(PATIENCE_S)
+
+    assert desk.asked() == [1]
     assert len(results) == 2
 
 
