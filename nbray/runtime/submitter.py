@@ -329,7 +329,7 @@ class Submitter:
     def after_batch(self) -> None:
         """The messages of one read are dispatched: keep the leases busy."""
         if self.arguments.parked:
-            for task in self.arguments.admit():
+            for task in self.arguments.admit(_monotonic()):
                 self._place(task)
         if self._touched:
             touched, self._touched = self._touched, []
@@ -493,5 +493,7 @@ class Submitter:
         commands: list[Command] = []
         again = self.pool.housekeeping(now_s, commands)
         self._perform(commands)
-        if again or self._dying:
+        if self.arguments.parked:
+            self.after_batch()
+        if again or self._dying or self.arguments.parked:
             self._loop.arm(now_s + _TICK_S)

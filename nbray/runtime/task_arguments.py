@@ -15,7 +15,6 @@ result would find room.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 
 from nbray.core.leases import Lease, LeasePool, LeaseState
 from nbray.core.references import Away
@@ -29,6 +28,16 @@ from nbray.wire.base import Descriptor
 MANY = INLINE_TOTAL_MAX_BYTES // INLINE_MAX_BYTES
 #: What pushed and admitted tasks take is no more than this share of the store, or is of one task.
 _SHARE = 2
+#: After so long the eldest is admitted although it does not fit: what it takes is read where it lies.
+PATIENCE_S = 1.0
+
+
+class _Use:
+    __slots__ = ("size_bytes", "tasks")
+
+    def __init__(self, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self.tasks = 0
 
 
 class TaskArguments:
@@ -40,6 +49,9 @@ class TaskArguments:
         self._pool = pool
         self.parked: deque[Task] = deque()  # they wait to be admitted, eldest first
         self.admitted: dict[bytes, list[bytes]] = {}  # task -> what it takes from the store
+        self._used: dict[bytes, _Use] = {}  # by object: what they take together
+        self._used_bytes = 0
+        self._eldest = (b"", 0.0)  # of the parked, and since when
 
     def hold(self, task: Task) -> int:
         """Keep its arguments until it is over; returns how many of them are still to come."""
@@ -99,26 +111,33 @@ class TaskArguments:
         entries = self._objects.table.entries
         needed = self._needed(task)
         is_there = all(type(entries[object_id].value) is not Away for object_id in needed)
-        if is_there and (task.task_id in self.admitted or self._fit_together(needed, task)):
+        is_admitted = task.task_id in self.admitted
+        if is_there and (is_admitted or self._fit(needed)):
+            if not is_admitted:
+                self._take(task, needed)
             return False
         self._pool.withdrawn(lease, task, 1)  # to be admitted
-        if self.admitted.pop(task.task_id, None) is None:
-            self.parked.append(task)
-        else:
+        if is_admitted:
+            self._leave(task)
             self.parked.appendleft(task)  # something of it was lost
+        else:
+            self.parked.append(task)
         return True
 
-    def admit(self) -> list[Task]:
-        """Have what the eldest take brought back; returns those of them that miss nothing."""
+    def admit(self, now_s: float) -> list[Task]:
+        """Have what the eldest take brought back; returns those of them that miss nothing.
+
+        Call it again within ``PATIENCE_S`` while tasks are parked.
+        """
         ready = []
         entries = self._objects.table.entries
         while self.parked:
             task = self.parked[0]
             if task.state is TaskState.WAITING:
                 needed = self._needed(task)
-                if not self._fit_together(needed, task):
+                if not self._fit(needed) and not self._is_patience_over(task, now_s):
                     break
-                self.admitted[task.task_id] = needed
+                self._take(task, needed)
                 away = [entries[object_id] for object_id in needed if type(entries[object_id].value) is Away]
                 task.missing += len(away)
                 for entry in away:
@@ -131,10 +150,34 @@ class TaskArguments:
             self.parked.popleft()
         return ready
 
+    def _is_patience_over(self, task: Task, now_s: float) -> bool:
+        """The eldest does not wait for ever: who keeps it waiting may look for its result now and then."""
+        if self._eldest[0] != task.task_id:
+            self._eldest = (task.task_id, now_s)
+        return now_s - self._eldest[1] >= PATIENCE_S
+
     def over(self, task: Task) -> None:
         """It needs its arguments no more."""
-        self.admitted.pop(task.task_id, None)
+        if self.admitted:
+            self._leave(task)
         self._objects.release_arguments(task.holds)
+
+    def _take(self, task: Task, needed: list[bytes]) -> None:
+        self.admitted[task.task_id] = needed
+        for object_id in needed:
+            use = self._used.get(object_id)
+            if use is None:
+                use = self._used[object_id] = _Use(self._size_of(object_id))
+                self._used_bytes += use.size_bytes
+            use.tasks += 1
+
+    def _leave(self, task: Task) -> None:
+        for object_id in self.admitted.pop(task.task_id, ()):
+            use = self._used[object_id]
+            use.tasks -= 1
+            if not use.tasks:
+                del self._used[object_id]
+                self._used_bytes -= use.size_bytes
 
     def _needed(self, task: Task) -> list[bytes]:
         """What it takes that lies in the store, or on the disk."""
@@ -144,22 +187,30 @@ class TaskArguments:
             needed[task.args.object_id] = None
         return [o for o in needed if type(entries[o].value) in (Descriptor, Away)]
 
-    def _fit_together(self, needed: list[bytes], task: Task) -> bool:
-        """Whether these may be in the store beside what other tasks use.
+    def _fit(self, needed: list[bytes]) -> bool:
+        """Whether these may be in the store beside what admitted tasks take.
 
         Tasks that are blocked do not count: they may wait for the very one.
         """
         mapping = self._objects.mapping
-        if not needed or mapping is None:
+        more_bytes = sum(self._size_of(object_id) for object_id in needed if object_id not in self._used)
+        if not more_bytes or mapping is None:
             return True
-        used = self._used(task, with_blocked=False)
-        used_bytes = self._size_of(used)
-        return not used_bytes or self._size_of(used.union(needed)) <= mapping.capacity_bytes // _SHARE
+        used_bytes = self._used_bytes - self._blocked_bytes()
+        return used_bytes <= 0 or used_bytes + more_bytes <= mapping.capacity_bytes // _SHARE
 
-    def _size_of(self, object_ids: Iterable[bytes]) -> int:
-        entries = self._objects.table.entries
-        values = [entries[o].value for o in object_ids if o in entries]
-        return sum(value.size_bytes for value in values if isinstance(value, (Descriptor, Away)))
+    def _blocked_bytes(self) -> int:
+        """What only tasks take whose workers are blocked; of what several take, more or less."""
+        taken: set[bytes] = set()
+        for lease in self._pool.by_id.values():
+            if lease.state is LeaseState.PAUSED:
+                for task in lease.inflight:
+                    taken.update(self.admitted.get(task.task_id, ()))
+        return sum(self._used[object_id].size_bytes for object_id in taken)
+
+    def _size_of(self, object_id: bytes) -> int:
+        value = self._objects.table.entries[object_id].value
+        return value.size_bytes if isinstance(value, (Descriptor, Away)) else 0
 
     def share_inner(self, task: Task) -> None:
         """Values are about to leave, and with them the references in them."""
@@ -170,18 +221,8 @@ class TaskArguments:
 
     def in_use(self) -> set[bytes]:
         """Objects whose bytes stay where they are: of tasks that were pushed to workers, or admitted."""
-        return self._used()
-
-    def _used(self, without: Task | None = None, *, with_blocked: bool = True) -> set[bytes]:
-        used: set[bytes] = set()
-        others = dict(self.admitted)
+        used = set(self._used)
         for lease in self._pool.by_id.values():
-            counts = with_blocked or lease.state is not LeaseState.PAUSED
             for task in lease.inflight:
-                others.pop(task.task_id, None)
-                if counts and task is not without:
-                    used.update(task.holds)
-        for task_id, object_ids in others.items():
-            if without is None or task_id != without.task_id:
-                used.update(object_ids)
+                used.update(task.holds)
         return used

@@ -110,6 +110,9 @@ class DiskJobs:
         self._checks: deque[bytes] = deque()  # for want of threads
         self._to_punch: list[Extent] = []
         self._is_punching = False
+        #: Places of writes that failed, by generation: their return is no news for who needs room.
+        self._in_vain: set[int] = set()
+        self._room_comes = False  # by the holes that are being punched
         self._is_closed = False
 
     def close(self) -> None:
@@ -137,7 +140,7 @@ class DiskJobs:
             self._say("memory", refusals.no_disk(str(self.file.directory)))
         if not batch:
             if needed_bytes:
-                self._not_written(None, needed_bytes, ahead=ahead, room_comes=self._is_punching)
+                self._not_written(None, needed_bytes, ahead=ahead, room_comes=self._room_comes)
             return
         self.is_writing = True
         arena, checksums = self._space.arena.again(), list[int]()
@@ -182,7 +185,7 @@ class DiskJobs:
         self, batch: list[Move], checksums: list[int], error: BaseException | None, *, ahead: bool
     ) -> None:
         out: list[Command] = []
-        is_punching = self._is_punching  # not what comes back now: that was not enough
+        room_comes = self._room_comes  # before what comes back now: that was not enough
         if error is None:
             for move, checksum in zip(batch, checksums, strict=True):
                 self._moves.written(move, checksum, out)
@@ -190,11 +193,13 @@ class DiskJobs:
             self.totals["objects_spilled"] += len(batch)
         else:
             for move in batch:
+                if move.copy.disk is not None:
+                    self._in_vain.add(move.copy.disk.extent.generation)
                 self._moves.not_written(move, out)
         self._perform(out)
         if error is not None:
             size_bytes = sum(move.copy.size_bytes for move in batch)
-            self._not_written(error, size_bytes, ahead=ahead, room_comes=is_punching)
+            self._not_written(error, size_bytes, ahead=ahead, room_comes=room_comes)
         self.on_done()
 
     def _not_written(
@@ -401,10 +406,13 @@ class DiskJobs:
             return
         extents, self._to_punch = self._to_punch, []
         self._is_punching = True
+        generations = {extent.generation for extent in extents}
+        self._room_comes = not generations <= self._in_vain
+        self._in_vain -= generations
         spill_file, file = self.file, self.file.open()
 
         def done(_error: BaseException | None) -> None:
-            self._is_punching = False
+            self._is_punching = self._room_comes = False
             if not self._is_closed:
                 spill_file.free(extents)
                 self._punch()

@@ -27,7 +27,10 @@ LEAKS_CHECKED_PER = "module"
 PROGRAMS = int(os.environ.get("NBRAY_PROGRAMS", "60"))
 SETTLED_S = 2.0
 #: What is 0 in the daemon when nothing is held.
-FIGURES = ("objects", "used_bytes", "borrows", "parcels", "ended_early", "orphans", "containers", "let_go")
+FIGURES = (
+    "objects", "used_bytes", "spill_file_bytes", "borrows", "parcels", "ended_early", "orphans", "containers",
+    "let_go",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -245,10 +245,13 @@ def group() -> Iterator[MemoryCgroup]:
         made.__exit__(None, None, None)
 
 
+@pytest.mark.parametrize("store", ["None", "1 << 30"], ids=["default store", "store larger than the cgroup"])
 def test_more_data_than_a_memory_cgroup_allows_is_right_and_nobody_is_killed(
-    group: MemoryCgroup, folder: Path
+    group: MemoryCgroup, folder: Path, store: str
 ) -> None:
-    start = f"nbray.init(num_cpus=1, object_spilling_directory={str(folder)!r})\n"
+    start = (
+        f"nbray.init(num_cpus=1, object_store_memory={store}, object_spilling_directory={str(folder)!r})\n"
+    )
 
     done = subprocess.run(
         [sys.executable, "-c", script(start, 40, 10 * MB)],

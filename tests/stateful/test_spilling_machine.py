@@ -413,3 +413,20 @@ TestSmallDiskMachine = pytest.mark.stateful(SmallDiskMachine.TestCase)
 TestSmallDiskMachine.settings = SETTINGS
 TestEvictingMachine = pytest.mark.stateful(EvictingMachine.TestCase)
 TestEvictingMachine.settings = SETTINGS
+
+
+def test_holes_of_failed_writes_are_no_room_for_the_next_one() -> None:
+    """Found by the machine: two objects that cannot be written in turn, each hopeful for the other's hole."""
+    state = SpillingMachine()
+    state.put_whatever_it_takes(seat=0, size=64 * KIB, slot=0)
+    state.create(seat=0, size=1, slot=0)
+    state.put_whatever_it_takes(seat=0, size=200 * KIB, slot=1)
+    state.read_whatever_it_takes(seat=0, slot=0)
+    state.get(seat=1, slots=[0])
+    for _ in range(3):
+        state.read_whatever_it_takes(seat=0, slot=0)
+    state.put(seat=0, size=1, slot=0)
+    state.break_the_disk(code=errno.ENOSPC, does=True)
+    state.put(seat=0, size=1, slot=1)
+    state.put_whatever_it_takes(seat=0, size=200 * KIB, slot=0)  # its threads come to an end
+    state.teardown()

@@ -20,7 +20,8 @@ import numpy as np
 
 import nbray
 
-SMALL, LARGE = 40, 150_000  # bytes: in a message, in the store
+#: Bytes: in a message, in the store. ``NBRAY_PROGRAMS_LARGE=12000000`` makes more than the store holds.
+SMALL, LARGE = 40, int(os.environ.get("NBRAY_PROGRAMS_LARGE", "150000"))
 
 
 class Spec(NamedTuple):

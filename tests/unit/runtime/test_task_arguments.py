@@ -15,6 +15,7 @@ import pytest
 
 from nbray.model import ids
 from nbray.model.resources import UNIT, Shape
+from nbray.runtime.task_arguments import PATIENCE_S
 from nbray.wire.base import Descriptor, Message
 from nbray.wire.object_messages import GetObjects, ObjectReady, ObjectsYielded, RecallObjects
 from tests.support.owner_world import SHORT_US, Worker, World
@@ -125,6 +126,23 @@ def test_task_that_takes_more_than_its_share_has_the_store_for_itself(world: Wor
     assert len(results) == 2
 
 
+def test_eldest_does_not_wait_for_ever_for_a_task_that_may_look_for_its_result(world: World) -> None:
+    desk = Desk(world, [400, 400])
+    results = [desk.submit(0, [0]), desk.submit(1, [1])]
+    worker = worker_of(world)
+    desk.asked()
+    desk.comes(0)
+    assert received(worker) == [0]
+    world.pass_time(PATIENCE_S / 2)
+    assert desk.asked() == []
+
+    for _ in range(3):
+        world.pass_time(PATIENCE_S)
+
+    assert desk.asked() == [1]
+    assert len(results) == 2
+
+
 def test_what_an_admitted_task_takes_stays_and_the_rest_is_yielded(world: World) -> None:
     desk = Desk(world, [300, 300, 300])
     results = [desk.submit(0, [0, 1]), desk.submit(1, [1, 2])]
@@ -203,3 +221,17 @@ def test_nothing_is_remembered_of_tasks_that_are_over(world: World) -> None:
     arguments = world.submitter.arguments
     assert (list(arguments.parked), arguments.admitted) == ([], {})
     assert len(results) == 2
+
+
+def test_books_of_what_tasks_take_are_balanced_when_all_are_over(world: World) -> None:
+    desk = Desk(world, [200, 200, 100])
+    results = [desk.submit(n, [n % 3, (n + 1) % 3]) for n in range(6)]
+    worker = worker_of(world)
+    while world.submitter.tasks.tasks:
+        desk.comes(*set(desk.asked()))
+        for _ in received(worker):
+            finish(world, worker)
+
+    arguments = world.submitter.arguments
+    assert (arguments._used, arguments._used_bytes) == ({}, 0)
+    assert len(results) == 6
