@@ -114,7 +114,6 @@ ROWS: dict[str, tuple[tuple[S, E], tuple[S, Do]]] = {
     "keep the memory of what is dropped": ((S.SEALED, E.DROP), (S.SPILLED, Do.NOTHING)),
     "release at once what a thread writes": ((S.SPILLING, E.DISCARD), (S.GONE, Do.RELEASE)),
     "release at once what a thread reads": ((S.RESTORING, E.DISCARD), (S.GONE, Do.RELEASE)),
-    "keep the disk of what could not be written": ((S.SPILLING, E.MOVE_FAILED), (S.SEALED, Do.NOTHING)),
     "lose what could not be written": ((S.SPILLING, E.MOVE_FAILED), (S.LOST, Do.RELEASE)),
     "lose what finds no memory": ((S.RESTORING, E.MOVE_FAILED), (S.LOST, Do.RELEASE)),
     "restore without a word": ((S.RESTORING, E.READ), (S.SEALED, Do.NOTHING)),
