@@ -1,6 +1,6 @@
 """The options of a remote function: what each may be, and what a task of it needs.
 
-Called by:  api.tasks.
+Called by:  api.tasks, api.actor_options.
 Imports:    nbray.model.
 Never:      knows a session.
 
@@ -65,7 +65,7 @@ class TaskOptions:
         self.max_retries = self._count("max_retries", DEFAULT_MAX_RETRIES, -1)
         self.max_calls = self._count("max_calls", 0, 0)
         self._count("checkpoint_interval", -1, -1)
-        self._check_resources()
+        check_resources(self.given)
 
     def _count(self, name: str, default: int, least: int) -> int:
         value = self.given.get(name, default)
@@ -75,18 +75,6 @@ class TaskOptions:
         if number < least:
             raise ValueError(f"{name} must be at least {least}, not {number}.")
         return number
-
-    def _check_resources(self) -> None:
-        resources = self.given.get("resources", {})
-        if not isinstance(resources, Mapping):
-            raise TypeError(
-                f"resources must be a dict of names and quantities, not {type(resources).__name__}."
-            )
-        for name in resources:
-            if name in _RESERVED:
-                raise ReservedNameError(
-                    f"resources may not name {name}: use num_cpus, num_gpus or memory, options of their own."
-                )
 
     def shape(self, node_resources: Mapping[str, int]) -> Shape:
         """What a task needs while it runs: one CPU unless said otherwise.
@@ -103,7 +91,7 @@ class TaskOptions:
         if "num_gpus" in given:
             quantities[GPU] = to_units("num_gpus", given["num_gpus"])
         if "memory" in given:
-            memory = _memory_units(given["memory"])
+            memory = memory_units(given["memory"])
             if MEMORY in node_resources:
                 quantities[MEMORY] = memory
         return to_shape(quantities)
@@ -116,6 +104,23 @@ class TaskOptions:
             name: value for name, value in self.given.items() if _SPELLINGS.get(name, name) not in changed
         }
         return TaskOptions({**kept, **changes})
+
+
+def check_resources(given: Mapping[str, Any]) -> None:
+    """Whether ``resources`` is what it should be.
+
+    Raises:
+        TypeError: no dict.
+        ReservedNameError: it names a resource that has an option of its own. (A ValueError.)
+    """
+    resources = given.get("resources", {})
+    if not isinstance(resources, Mapping):
+        raise TypeError(f"resources must be a dict of names and quantities, not {type(resources).__name__}.")
+    for name in resources:
+        if name in _RESERVED:
+            raise ReservedNameError(
+                f"resources may not name {name}: use num_cpus, num_gpus or memory, options of their own."
+            )
 
 
 def _refuse(name: str) -> None:
@@ -132,7 +137,7 @@ def _refuse(name: str) -> None:
     raise OptionError(f"Unknown option {name!r} of a remote function; known are {', '.join(_KNOWN)}.")
 
 
-def _memory_units(size_bytes: Any) -> int:
+def memory_units(size_bytes: Any) -> int:
     """Bytes as a quantity of the resource: units of 50 MiB, rounded up."""
     if isinstance(size_bytes, bool) or not isinstance(size_bytes, Real):
         raise ValueError(f"memory must be a number of bytes, not {size_bytes!r}")

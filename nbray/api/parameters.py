@@ -24,14 +24,23 @@ class Parameters:
 
     __slots__ = ("_name", "_signature", "fits")
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
+    def __init__(self, function: Callable[..., Any] | None, name: str) -> None:
         self._name = name
         self.fits: set[int | tuple[int | str, ...]] = set()
         self._signature: inspect.Signature | None = None
+        if function is None:
+            return
         try:
             self._signature = inspect.signature(function)
         except (TypeError, ValueError):  # some C functions have none: the worker will tell
             return
+
+    @classmethod
+    def of(cls, signature: inspect.Signature | None, name: str) -> Parameters:
+        """The parameters of a signature that was found elsewhere; None: any call may fit."""
+        made = cls(None, name)
+        made._signature = signature  # its own
+        return made
 
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse a call that does not fit; remember one that does.

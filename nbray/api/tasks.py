@@ -212,9 +212,12 @@ def remote(function: Callable[..., Any], /) -> RemoteFunction: ...
 @overload
 def remote(**options: Any) -> Callable[[Callable[..., Any]], RemoteFunction]: ...
 def remote(*args: Any, **options: Any) -> Any:
-    """Make a function remote: ``@remote``, or ``@remote(num_cpus=2)``.
+    """Make a function or a class remote: ``@remote``, or ``@remote(num_cpus=2)``.
 
-    Options:
+    The calls of a remote function are tasks. The instances of a remote class are actors: processes that keep
+    their state between calls.
+
+    Options of functions:
         num_returns: (also num_return_vals) how many values the function returns, in a tuple or list;
             default 1. A call gives one reference, a list of n for n above 1, None for 0.
         num_cpus: CPUs that a task takes while it runs; default 1; 0 and fractions below 1 are fine.
@@ -228,6 +231,17 @@ def remote(*args: Any, **options: Any) -> Any:
             A Python exception is never retried.
         checkpoint_interval: accepted, for old programs; functions have no checkpoints.
 
+    Options of classes:
+        num_cpus, num_gpus, resources, memory: what an actor holds as long as it lives. If none is given it
+            holds nothing; else one CPU, unless ``num_cpus`` says otherwise.
+        max_restarts: (also max_reconstructions) how often an actor is made again, with the same arguments,
+            when its process died; default 0; -1: always.
+        max_task_retries: how often a call is made again that was under way then; default 0; -1: always.
+        max_concurrency: how many calls run at once, in as many threads; default 1. A class with a method that
+            is ``async def`` runs all its calls in one event loop, by default up to 1000 at once.
+        checkpoint_interval: after how many calls an actor's state is saved, for a restart to begin with;
+            default -1: never.
+
     Raises:
         OptionError: no options in the brackets, unknown ones, or a function beside options. It is
             a TypeError and an AssertionError.
@@ -238,19 +252,33 @@ def remote(*args: Any, **options: Any) -> Any:
     if args:
         if len(args) > 1 or options:
             raise OptionError("Use @nbray.remote, or @nbray.remote(option=value).")
-        return _wrap(args[0], TaskOptions({}))
+        return _wrap(args[0], {})
     if not options:
         raise OptionError()
-    checked = TaskOptions(options)
-    return lambda function: _wrap(function, checked)
+    if not options.keys() & _OF_CLASSES_ALONE:
+        TaskOptions(options)  # wrong ones are refused where they stand
+    return lambda function: _wrap(function, options)
 
 
-def _wrap(function: Any, options: TaskOptions) -> RemoteFunction:
+#: What a function cannot have, so that it is a class that stands below.
+_OF_CLASSES_ALONE = {
+    "max_restarts",
+    "max_reconstructions",
+    "max_task_retries",
+    "max_concurrency",
+    "object_store_memory",
+}
+
+
+def _wrap(function: Any, options: dict[str, Any]) -> Any:
     if inspect.isclass(function):
-        raise TypeError(f"Remote classes (actors) are not possible yet: {function.__name__}.")
+        from nbray.api.actor_classes import ActorClass
+        from nbray.api.actor_options import ActorOptions
+
+        return ActorClass(function, ActorOptions(options))
     if not (inspect.isroutine(function) or isinstance(function, functools.partial)):
         raise TypeError(
             f"@nbray.remote applies to functions, not to {type(function).__name__}. "
             "To call an object remotely, wrap the call in a function."
         )
-    return RemoteFunction(function, options)
+    return RemoteFunction(function, TaskOptions(options))

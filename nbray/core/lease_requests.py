@@ -109,16 +109,18 @@ class Request:
         backlog: tasks of this shape that wait at the owner, a hint for people.
         arrival: number of the request on this node.
         name: a task that waits for it, for people.
+        for_life: of an actor: it will not be given back for others.
     """
 
     __slots__ = (
-        "arrival", "asked", "backlog", "kind", "lease_id", "mark", "name", "owner", "rank", "shape",
-        "spared", "state", "told",
+        "arrival", "asked", "backlog", "for_life", "kind", "lease_id", "mark", "name", "owner", "rank",
+        "shape", "spared", "state", "told",
     )  # fmt: skip
 
     def __init__(
-        self, lease_id: bytes, owner: bytes, shape: Shape, depth: int, backlog: int, arrival: int, name: str
-    ) -> None:
+        self, lease_id: bytes, owner: bytes, shape: Shape, depth: int, backlog: int, arrival: int, name: str,
+        *, for_life: bool = False,
+    ) -> None:  # fmt: skip
         self.lease_id = lease_id
         self.owner = owner
         self.shape = shape
@@ -133,7 +135,8 @@ class Request:
         self.mark = 0
         self.told = False  # that it is infeasible
         self.spared = False  # its owner was asked not to keep it when it is idle
-        self.asked = False  # to be given back
+        self.for_life = for_life
+        self.asked = for_life  # to be given back; in vain, if it is for life
 
     def move(self, event: RequestEvent) -> None:
         """Follow the table.

@@ -27,7 +27,8 @@ class Ledger:
         self.free: Quantities = {}
         self.leased: Quantities = {}
         self.lent: Quantities = {}
-        # What blocked workers keep (all but CPUs): it may come back only after others have run.
+        # What blocked workers keep (all but CPUs): it may come back only after others have run. And what
+        # is leased for life.
         self._held_back: Quantities = {}
         self.set_total(total)
 
@@ -49,6 +50,16 @@ class Ledger:
         for name, amount in shape:
             self.free[name] += amount
             self.leased[name] -= amount
+
+    def keep(self, shape: Shape) -> None:
+        """What was just taken is not expected back."""
+        for name, amount in shape:
+            self._held_back[name] = self._held_back.get(name, 0) + amount
+
+    def keep_no_more(self, shape: Shape) -> None:
+        """It comes back all the same."""
+        for name, amount in shape:
+            self._held_back[name] -= amount
 
     def lend(self, shape: Shape) -> None:
         """The worker that holds ``shape`` waits: lend its CPUs, and only those."""

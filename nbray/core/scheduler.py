@@ -63,9 +63,12 @@ class Scheduler:
 
     def request(
         self, lease_id: bytes, owner: bytes, quantities: Quantities, depth: int, backlog: int, name: str,
-        out: list[Command],
+        out: list[Command], *, for_life: bool = False,
     ) -> None:  # fmt: skip
         """An owner asks for a lease. Asking again with the same ID never makes a second one.
+
+        ``for_life``: an actor's. It is not asked back for others, its CPUs are not lent, and what it holds
+        is no part of what others may count on.
 
         The answer to a repeat is the first one: nothing yet while it waits, the grant again, or
         again that it is infeasible. Of a lease that ended its owner was told then; silence.
@@ -85,7 +88,9 @@ class Scheduler:
                 "negative. The owner's nbray has a bug, or is another version."
             )
         self._arrivals += 1
-        request = Request(lease_id, owner, to_shape(quantities), depth, backlog, self._arrivals, name)
+        request = Request(
+            lease_id, owner, to_shape(quantities), depth, backlog, self._arrivals, name, for_life=for_life
+        )
         self._requests[lease_id] = request
         self._of_owner.setdefault(owner, {})[lease_id] = request
         queue = self._join(request)
@@ -300,7 +305,10 @@ class Scheduler:
         request.move(Event.ADMIT)
         self._leave(request)
         ledger.take(request.shape)
-        self._reclaimer.holds(request)
+        if request.for_life:  # it is nothing that its owner's tasks could have: who has no other starves
+            ledger.keep(request.shape)
+        else:
+            self._reclaimer.holds(request)
         out.append(Admit(request.lease_id))
         return True
 
@@ -319,8 +327,11 @@ class Scheduler:
         else:
             if before is State.BLOCKED:
                 self._ledger.unlend(request.shape)
+            if request.for_life:
+                self._ledger.keep_no_more(request.shape)
+            else:
+                self._reclaimer.ended(request)
             self._ledger.give(request.shape)
-            self._reclaimer.ended(request)
         del self._requests[request.lease_id]
         siblings = self._of_owner[request.owner]
         del siblings[request.lease_id]

@@ -106,10 +106,21 @@ Command = Assign | Start | Retire | Dismiss | Kill | StartsFailing
 class Worker:
     """One process. ``since`` is when it started, or became idle.
 
-    ``leaving``: it takes no more leases, and ends with the one that it serves.
+    ``leaving``: it takes no more leases, and ends with the one that it serves. ``dedicated``: that one is for
+    life, and the process does not count against the cap.
     """
 
-    __slots__ = ("job_id", "lease_id", "leaving", "overdue", "pid", "process_id", "since", "state")
+    __slots__ = (
+        "dedicated",
+        "job_id",
+        "lease_id",
+        "leaving",
+        "overdue",
+        "pid",
+        "process_id",
+        "since",
+        "state",
+    )
 
     def __init__(self, process_id: bytes, now: float) -> None:
         self.process_id = process_id
@@ -120,6 +131,7 @@ class Worker:
         self.since = now
         self.overdue = False
         self.leaving = False
+        self.dedicated = False
 
     def move(self, event: WorkerEvent) -> None:
         """Follow the table.

@@ -41,7 +41,7 @@ class WorkerPool:
 
     Args:
         target_idle: idle processes that are kept, however long they idle.
-        cap: processes at most, whatever they do, those that are about to end included.
+        cap: processes at most, whatever they do, those that are about to end included; but for actors.
     """
 
     def __init__(self, target_idle: int, cap: int) -> None:
@@ -56,6 +56,7 @@ class WorkerPool:
         self._waiting_of: dict[bytes, OrderedDict[bytes, None]] = {}
         self._count: Counter[WorkerState] = Counter()
         self._ordered = 0
+        self._dedicated = 0
         self._failures = 0
         #: While starts fail: a lease came since that was told, and one more start is due for it.
         self._trial_due = False
@@ -156,6 +157,14 @@ class WorkerPool:
             self._make_idle(worker, now, out)
         self._start_what_is_missing(out)
 
+    def dedicate(self, process_id: bytes, out: list[Command]) -> None:
+        """The process serves its lease for life: it is no worker that others could have."""
+        worker = self._workers.get(process_id)
+        if worker is not None and not worker.dedicated:
+            worker.dedicated = worker.leaving = True
+            self._dedicated += 1
+            self._start_what_is_missing(out)
+
     def leave(self, process_id: bytes, out: list[Command]) -> bytes | None:
         """The process takes no more tasks. Returns the lease that it serves, to be asked back for.
 
@@ -176,6 +185,7 @@ class WorkerPool:
         if worker is None:
             return None
         before = worker.state
+        self._dedicated -= worker.dedicated
         if before is WorkerState.IDLE:
             self._take_from_idle(worker)
         self._move(worker, WorkerEvent.LOSE)
@@ -315,7 +325,7 @@ class WorkerPool:
         return self._count[WorkerState.STARTING] + self._ordered
 
     def _room(self) -> int:
-        return self._cap - len(self._workers) - self._ordered
+        return self._cap - (len(self._workers) - self._dedicated) - self._ordered
 
     def _start(self, count: int, out: list[Command]) -> None:
         if count > 0:

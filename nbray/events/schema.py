@@ -1,4 +1,4 @@
-"""One event: what became of a task, a worker, an object or a node, and when.
+"""One event: what became of a task, an actor, a worker, an object or a node, and when.
 
 Called by:  every process (to build rows), events.log, observe.
 Imports:    nbray.events.text, nbray.model.ids.
@@ -7,17 +7,17 @@ Never:      reads a clock; needs a class: a row is a plain tuple, since it is bu
 A row is ``(t_us, kind, id, state, name, cell, detail)``::
 
     t_us    int         wall clock, microseconds since 1970
-    kind    str         TASK, WORKER, OBJECT or NODE
-    id      bytes       of that task, process, object or node
+    kind    str         TASK, ACTOR, WORKER, OBJECT or NODE
+    id      bytes       of that task, actor, process, object or node
     state   str         one of STATES[kind]: what it has just become
-    name    str         of the function, or of the node; may be empty
+    name    str         of the function, the class or the node; may be empty
     cell    str         the notebook cell that caused it, as in "In[3]"; may be empty
     detail  dict, None  a few facts more, strings and numbers only
 
 Who records what: the owner of a task records ``submitted`` and ``retried``, and ``failed`` if it never
 ran to an end; the process that runs it records ``running``, then ``finished`` or ``failed``, or of a task
-that is over in a moment only the latter, with ``ran_us`` in its detail. Workers, objects and nodes are
-recorded by the node daemon; the detail of an object's row tells ``size_bytes`` where that is known.
+that is over in a moment only the latter, with ``ran_us`` in its detail. Actors, workers, objects and nodes
+are recorded by the node daemon; the detail of an object's row tells ``size_bytes`` where that is known.
 Batches of two processes may arrive in either order.
 """
 
@@ -41,12 +41,14 @@ PROCESS = 7
 RAN_US = "ran_us"
 
 TASK = "task"
+ACTOR = "actor"
 WORKER = "worker"
 OBJECT = "object"
 NODE = "node"
 
 STATES: dict[str, tuple[str, ...]] = {
     TASK: ("submitted", "running", "finished", "failed", "retried"),
+    ACTOR: ("pending", "starting", "alive", "restarting", "leaving", "dead"),
     WORKER: ("starting", "idle", "leased", "blocked", "dead"),
     OBJECT: ("created", "sealed", "spilled", "restored", "evicted", "freed", "lost"),
     NODE: ("up", "redis lost", "redis back", "zygote lost", "zygote back", "down"),

@@ -29,6 +29,7 @@ from nbray.events.schema import NODE, WORKER
 from nbray.model.errors import ProtocolError
 from nbray.model.limits import PROTOCOL_VERSION
 from nbray.model.resources import CPU, UNIT
+from nbray.node.actors import ActorHost
 from nbray.node.burials import Burials
 from nbray.node.control_plane import ControlPlane
 from nbray.node.describing import Describing
@@ -114,8 +115,13 @@ class NodeDaemon:
             start.node_id, self._processes, self._send_to, self._loop.call_later, self._store.overview,
             self._store.stats,
         )  # fmt: skip
+        self._actors = ActorHost(
+            self, self._scheduler, self._pool, self._events, start.resources, self._send_to,
+            lambda: self._driver_id, self._loop.call_later,
+        )  # fmt: skip
         self._handlers: dict[type[Message], Callable[[Peer, Any], None]] = {
             **self._describing.handlers,
+            **self._actors.handlers,
             Hello: self._on_hello,
             RequestLease: self._on_request_lease,
             CancelLease: self._on_cancel_lease,
@@ -149,7 +155,7 @@ class NodeDaemon:
         self._events.record(NODE, self._start.node_id, "up", "local")
         commands: list[worker_process.Command] = []
         self._pool.warm_up(commands)
-        self._perform_pool(commands)
+        self.perform_pool(commands)
         loop.call_later(_TICK_S, self._tick)
         try:
             await self._stopped.wait()
@@ -209,7 +215,7 @@ class NodeDaemon:
         commands, now_s = list[worker_process.Command](), time.monotonic()
         self._pool.trim(now_s, _IDLE_WORKER_S, commands, self._scheduler.owners())
         self._pool.expire_starts(now_s, _START_DEADLINE_S, commands)
-        self._perform_pool(commands)
+        self.perform_pool(commands)
         self._store.recall_idle_slabs()
         if self._store.stats()["used_bytes"] == 0:
             self._store.cool(_COOL_BYTES)
@@ -236,10 +242,8 @@ class NodeDaemon:
         if process_id == self._driver_id:
             if self._driver is not None:
                 self._driver.send(message)
-            return
-        handle = self.workers.handles.get(process_id)
-        if handle is not None:
-            handle.send(message)
+        elif process_id in self.workers.handles:
+            self.workers.handles[process_id].send(message)
 
     def _on_hello(self, peer: Peer, message: Hello) -> None:
         if message.protocol != PROTOCOL_VERSION:
@@ -256,7 +260,7 @@ class NodeDaemon:
             return
         handle.ready = True
         self._events.record(WORKER, peer.process_id, "idle", "")
-        self._perform_pool(commands)
+        self.perform_pool(commands)
 
     def _on_driver_lost(self, _peer: Peer) -> None:
         self._driver = None
@@ -272,13 +276,13 @@ class NodeDaemon:
         self._scheduler.request(
             m.lease_id, peer.process_id, m.resources, m.depth, m.backlog, m.name, commands
         )
-        self._perform(commands)
+        self.perform(commands)
 
     def _on_cancel_lease(self, _peer: Peer, message: CancelLease) -> None:
         commands: list[lease_requests.Command] = []
         if self._scheduler.cancel(message.lease_id, commands):
             self._pool.abandon(message.lease_id)
-        self._perform(commands)
+        self.perform(commands)
 
     def _on_return_lease(self, peer: Peer, message: ReturnLease) -> None:
         if self._scheduler.owner_of(message.lease_id) == peer.process_id:
@@ -296,8 +300,8 @@ class NodeDaemon:
         else:
             self._pool.abandon(lease_id)
         self._scheduler.ended(lease_id, commands)
-        self._perform_pool(pool_commands)
-        self._perform(commands)
+        self.perform_pool(pool_commands)
+        self.perform(commands)
 
     def _on_blocked(self, peer: Peer, message: Blocked) -> None:
         if self._pool.serves(peer.process_id) == message.lease_id:
@@ -305,7 +309,7 @@ class NodeDaemon:
             self._pool.blocked(peer.process_id)
             self._events.record(WORKER, peer.process_id, "blocked")
             self._scheduler.blocked(message.lease_id, commands)
-            self._perform(commands)
+            self.perform(commands)
             self._tell_if_stuck()
 
     def _tell_if_stuck(self) -> None:
@@ -325,16 +329,17 @@ class NodeDaemon:
             self._pool.unblocked(peer.process_id)
             self._events.record(WORKER, peer.process_id, "leased")
             self._scheduler.unblocked(message.lease_id, commands)
-            self._perform(commands)
+            self.perform(commands)
 
     def _on_leaving(self, peer: Peer, _message: Leaving) -> None:
         commands: list[worker_process.Command] = []
         lease_id = self._pool.leave(peer.process_id, commands)
         if lease_id is not None:
             self._send_to(self._scheduler.owner_of(lease_id) or b"", ReclaimLease(lease_id))
-        self._perform_pool(commands)
+        self.perform_pool(commands)
 
-    def _perform(self, commands: list[lease_requests.Command]) -> None:
+    def perform(self, commands: list[lease_requests.Command]) -> None:
+        """What the scheduler ordered."""
         pool_commands: list[worker_process.Command] = []
         for command in commands:
             owner = self._scheduler.owner_of(command.lease_id)
@@ -345,9 +350,10 @@ class NodeDaemon:
             else:
                 when_idle = type(command) is lease_requests.Spare
                 self._send_to(command.owner, ReclaimLease(command.lease_id, when_idle))
-        self._perform_pool(pool_commands)
+        self.perform_pool(pool_commands)
 
-    def _perform_pool(self, commands: list[worker_process.Command]) -> None:
+    def perform_pool(self, commands: list[worker_process.Command]) -> None:
+        """What the pool of workers ordered."""
         for command in commands:
             if isinstance(command, worker_process.Assign):
                 self._grant(command)
@@ -377,9 +383,12 @@ class NodeDaemon:
         if command.new_to_job:
             handle.send(JobContext(start.job_id, start.sys_path, start.cwd, start.umask))
         address = OwnerAddress(start.node_id, start.node_incarnation, handle.process_id, handle.endpoint)
-        self._send_to(owner, LeaseGranted(lease_id, address, handle.pid))
+        if self._actors.is_actors(lease_id):
+            self._actors.granted(lease_id, handle)
+        else:
+            self._send_to(owner, LeaseGranted(lease_id, address, handle.pid))
         self._events.record(WORKER, handle.process_id, "leased")
-        self._perform(scheduler_commands)
+        self.perform(scheduler_commands)
 
     async def _start_worker(self) -> None:
         commands: list[worker_process.Command] = []
@@ -391,21 +400,23 @@ class NodeDaemon:
         else:
             if process_id not in self.workers.handles:  # the zygote refused, before we came back here
                 self._pool.start_failed(commands)
-                self._perform_pool(commands)
+                self.perform_pool(commands)
                 return
             self._pool.started(process_id, time.monotonic())
             self._events.record(WORKER, process_id, "starting", "")
-        self._perform_pool(commands)
+        self.perform_pool(commands)
 
     def _fail_waiting_leases(self, text: str) -> None:
         for lease_id in self._pool.waiting():
             owner = self._scheduler.owner_of(lease_id)
             self._pool.abandon(lease_id)
-            if owner is not None:
+            if self._actors.is_actors(lease_id):
+                self._actors.unavailable(lease_id, text)
+            elif owner is not None:
                 self._send_to(owner, WorkerLost(lease_id, b"", 0, 1, 0, text))
             commands: list[lease_requests.Command] = []
             self._scheduler.ended(lease_id, commands)
-            self._perform(commands)
+            self.perform(commands)
 
     # --- workers end ---------------------------------------------------------------------------------------
 
@@ -428,14 +439,15 @@ class NodeDaemon:
                 self.workers.kill(worker)
         self._events.log.forget(process_id)
         self._events.record(WORKER, process_id, "dead", "")
+        self._actors.process_lost(process_id)
         self._burials.begin(process_id, doomed, partial(self._bury, ended, lease_id, owner))
         self._burials.gone(process_id)
-        self._perform_pool(pool_commands)
-        self._perform(commands)
+        self.perform_pool(pool_commands)
+        self.perform(commands)
 
     def _bury(self, ended: WorkerExit, lease_id: bytes | None, owner: bytes | None) -> None:
         """Nothing runs any more for the sake of this process."""
-        if lease_id is not None and owner is not None:
+        if not self._actors.lost(ended) and lease_id is not None and owner is not None:
             lost = WorkerLost(
                 lease_id, ended.handle.process_id, ended.handle.pid, ended.exit_code, ended.term_signal,
                 ended.stderr_tail,
@@ -447,8 +459,8 @@ class NodeDaemon:
 
     def _on_put_function(self, _peer: Peer, message: PutFunction) -> None:
         advice = self.control.publish_function(message)
-        if advice and self._driver is not None:
-            self._driver.send(Advice(advice))
+        if advice:
+            self._send_to(self._driver_id, Advice(advice))
 
     def _on_log_lines(self, peer: Peer, message: LogLines) -> None:
         handle = self.workers.handles.get(peer.process_id)

@@ -83,6 +83,9 @@ class Objects:
         #: Processes whose holds the directory hears of at once; workers say it when their task is over.
         self.says_at_once = True
         self.freeing = Freeing(self, tell_daemon)
+        #: What handles of actors hold; and who hears that none is left here.
+        self.handle_objects: Collection[bytes] = ()
+        self.on_handles_gone: Callable[[list[bytes]], None]
         self._collects_from_s = 0.0
         self._unpins: list[bytes] = []  # what was copied as it came
         self._loop = loop
@@ -229,6 +232,10 @@ class Objects:
                 self._tell_daemon(kind(object_ids))
         if self.recomputing is not None and len(self.recomputing.lineage):
             self.recomputing.gone([e.object_id for e in freed if e.owner is None])
+        if self.handle_objects:
+            gone = [e.object_id for e in freed if e.object_id in self.handle_objects]
+            if gone:
+                self.on_handles_gone(gone)
 
     def on_unheld(self, message: Unheld) -> None:
         """Nobody else holds these own objects. Lock held."""

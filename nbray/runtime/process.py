@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from nbray.core.references import Entry, Pair
 from nbray.core.tasks import Task, TaskSpec
@@ -27,9 +27,11 @@ from nbray.model.errors import (
 )
 from nbray.model.limits import INLINE_MAX_BYTES
 from nbray.model.resources import Shape
-from nbray.runtime import custom_serializers, describing
+from nbray.runtime import custom_serializers
+from nbray.runtime.actors import Actors
 from nbray.runtime.arguments import mark_references
 from nbray.runtime.context import Place, TaskContext
+from nbray.runtime.from_daemon import HANDLERS
 from nbray.runtime.functions import Definition
 from nbray.runtime.gets import Gets
 from nbray.runtime.log_order import LogOrder
@@ -56,34 +58,17 @@ from nbray.wire.base import (
     Value,
 )
 from nbray.wire.codec import encode
-from nbray.wire.memory_messages import DescribeEntries, MemoryReport
 from nbray.wire.messages import (
-    Advice,
     GetStatus,
-    LeaseGranted,
-    LeaseInfeasible,
     LogLines,
     OwnerAddress,
-    ReclaimLease,
     Status,
     Welcome,
-    WorkerLost,
 )
 from nbray.wire.object_messages import (
-    CreateFailed,
-    DropObjects,
-    ObjectCreated,
-    ObjectGone,
-    ObjectReady,
-    ObjectsLost,
-    ObjectsPinned,
     PinObjects,
-    RecallObjects,
-    RecallSlab,
     SendParcel,
-    SettleParcels,
     SlabGranted,
-    Unheld,
 )
 
 _monotonic = time.monotonic
@@ -92,6 +77,7 @@ logger = logging.getLogger("nbray")
 _GLANCE_EVERY = 128
 _FIRST = ids.result_id(b"", 0)
 
+T = TypeVar("T")
 #: Of each result, the references that its value holds.
 Inner = tuple[list[Pair], ...]
 
@@ -142,6 +128,7 @@ class Process:
         self.objects.creating.has_backlog = lambda: self._daemon is None or bool(self._daemon.outgoing)
         self.objects.creating.catch_up = lambda: self.pin([])
         self.submitter.attach(self.objects)
+        self.actors = self.submitter.actors = Actors(self)
         self.submitter.node_cpus = welcome.resources.get("CPU", 0)
         self.sharing = Sharing(self, self.loop, self.objects, self.submitter.tasks.tasks, self._check)
         self._export = self.sharing.export
@@ -151,6 +138,7 @@ class Process:
         self._specs: dict[Any, TaskSpec] = {}
         self._repeats = Repeats()
         self.running: Callable[[], str] = lambda: ""  # set by workers: the name of the task that runs
+        self.actor: Any = None  # set by workers that are one: a ``worker.actor.Actor``
         self._on_warning = on_warning
         self._on_lost = on_lost
 
@@ -208,7 +196,7 @@ class Process:
 
     def on_daemon_message(self, message: Message) -> None:
         """Lock held."""
-        handler = _HANDLERS.get(type(message))
+        handler = HANDLERS.get(type(message))
         if handler is not None:
             handler(self, message)
 
@@ -238,6 +226,7 @@ class Process:
     def _housekeeping(self, now_s: float) -> None:
         self.objects.drain()
         self.submitter.housekeeping(now_s)
+        self.actors.housekeeping(now_s)
         self.objects.promotions.housekeeping()
         self.recorder.housekeeping(now_s)
 
@@ -330,6 +319,12 @@ class Process:
 
     def _submit_any(self, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[ObjectRef]:
         """The same for a task that takes references, or more than a few numbers and words."""
+        return self.prepare(spec, args, kwargs, self._start)
+
+    def prepare(
+        self, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any], start: Callable[[Task], T]
+    ) -> T:
+        """Make a task of any arguments and ``start`` it, with the lock held; returns what that does."""
         args, kwargs, dependencies = mark_references(args, kwargs)
         for ref in dependencies:
             self._check(ref)
@@ -359,14 +354,14 @@ class Process:
                 if stored:
                     kept = [*kept, stored]
                 task = Task(task_id, spec, packed_args, not spec.max_retries, holds, kept)
-                refs = self._start(task)
+                started = start(task)
                 if stored:
                     self._drop(stored)
             if not (task_id[-1] % _GLANCE_EVERY):
                 self.loop.glance()
         if stored:
             self._repeats.sent(args, kwargs, packed.size_bytes, context.place)
-        return refs
+        return started
 
     def _own_stored(self, object_id: bytes, value: Value) -> Entry:
         """Register a value of ours that is there, held by one handle. Lock held."""
@@ -473,28 +468,3 @@ class Process:
         if descriptor is None:
             raise self._lost()
         return descriptor
-
-
-_HANDLERS: dict[type[Message], Callable[[Process, Any], None]] = {
-    LeaseGranted: lambda p, m: p.submitter.on_granted(m),
-    WorkerLost: lambda p, m: p.submitter.on_worker_lost(m),
-    ReclaimLease: lambda p, m: p.submitter.on_reclaim(m.lease_id, m.when_idle),
-    LeaseInfeasible: lambda p, m: p.warn(m.text),
-    Advice: lambda p, m: p.loop.later.append(partial(logger.warning, "%s", m.text)),
-    ObjectCreated: lambda p, m: p.objects.on_created(m),
-    CreateFailed: lambda p, m: p.objects.on_create_failed(m),
-    ObjectReady: lambda p, m: p.objects.on_ready(m),
-    ObjectGone: lambda p, m: p.objects.on_gone(m),
-    SlabGranted: lambda p, m: p.on_slab(m),
-    Unheld: lambda p, m: p.objects.on_unheld(m),
-    SettleParcels: lambda p, m: p.submitter.on_settle_parcels(m),
-    RecallObjects: lambda p, m: p.objects.on_recall(m),
-    ObjectsLost: lambda p, m: p.objects.on_lost(m),
-    DropObjects: lambda p, m: p.objects.freeing.free(m.object_ids),
-    RecallSlab: lambda p, m: p.objects.slabs.recalled(m),
-    LogLines: lambda p, m: p.logs.arrived(m),
-    Status: lambda p, m: p.questions.answered(m),
-    ObjectsPinned: lambda p, m: p.questions.answered(m),
-    MemoryReport: lambda p, m: p.questions.answered(m),
-    DescribeEntries: describing.answer,
-}

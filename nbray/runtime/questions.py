@@ -13,6 +13,7 @@ from collections.abc import Callable
 from nbray.model.errors import RayTimeoutError
 from nbray.runtime.loop import Loop
 from nbray.runtime.waiting import Waiter
+from nbray.wire.actor_messages import ActorList, ActorNamed
 from nbray.wire.base import Message
 from nbray.wire.memory_messages import MemoryReport
 from nbray.wire.messages import Status
@@ -58,7 +59,7 @@ class Questions:
             raise RayTimeoutError(timeout_s=_DEADLINE_S, why="The node daemon did not answer.")
         return answers[0] if answers else None
 
-    def answered(self, message: Status | ObjectsPinned | MemoryReport) -> None:
+    def answered(self, message: Status | ObjectsPinned | MemoryReport | ActorNamed | ActorList) -> None:
         """Lock held."""
         question = self._open.pop(message.request_id, None)
         if question is not None:

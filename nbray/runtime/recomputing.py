@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from nbray.core.actor_calls import Route
 from nbray.core.lineage import CannotBeMadeError, Kept, Lineage
 from nbray.core.references import Away, Entry
 from nbray.core.tasks import Task, TaskState
@@ -34,6 +35,8 @@ class Recomputing:
 
     def keep(self, task: Task) -> None:
         """A task was answered, with a result in the store."""
+        if type(task.spec.pooled) is Route:  # what an actor makes depends on all that it did before
+            return
         known = self._objects.table.entries
         results = [
             entry.object_id

@@ -12,23 +12,24 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbray.core import leases as lease_commands
+from nbray.core.actor_calls import Creation, Route
 from nbray.core.leases import Command, Lease, LeasePool, LeaseState
 from nbray.core.tasks import Task, TaskSpec, TaskState, TaskTable
 from nbray.model.errors import NbrayError
 from nbray.model.limits import PROTOCOL_VERSION
 from nbray.model.resources import CPU, UNIT, Shape
 from nbray.runtime.functions import Exports
+from nbray.runtime.links import Link, Links
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
 from nbray.runtime.parcels import Parcels
 from nbray.runtime.recomputing import Recomputing
-from nbray.runtime.task_arguments import MANY, TaskArguments
+from nbray.runtime.task_arguments import BULKY_BYTES, MANY, TaskArguments
 from nbray.runtime.worker_errors import worker_error
 from nbray.transport.channel import Channel
-from nbray.transport.sockets import connect
 from nbray.wire.base import (
     Descriptor,
     Message,
@@ -45,7 +46,6 @@ from nbray.wire.messages import (
     OwnerHello,
     RequestLease,
     ReturnLease,
-    RunTasks,
     TakeBack,
     TaskAnswer,
     TaskCall,
@@ -54,26 +54,16 @@ from nbray.wire.messages import (
 )
 from nbray.wire.object_messages import FreeObjects, SettleParcels
 
+if TYPE_CHECKING:
+    from nbray.runtime.actors import Actors
+
 _monotonic = time.monotonic
 
 _TICK_S = 0.025
+#: Where calls and constructors of actors stand, which go their own way.
+_OF_ACTORS = (Route, Creation)
 #: How long the cause of a worker's death may take to arrive after its socket closed.
 _CAUSE_DEADLINE_S = 10.0
-#: A call with more arguments than this does not wait for a batch.
-_BULKY_BYTES = 4096
-
-
-class Link:
-    """A connection to one worker. It stays open between leases."""
-
-    __slots__ = ("channel", "functions", "lease", "process_id", "specs")
-
-    def __init__(self, process_id: bytes) -> None:
-        self.process_id = process_id
-        self.channel: Channel | None = None
-        self.functions: set[bytes] = set()  # that it was told
-        self.specs: set[int] = set()
-        self.lease: Lease | None = None
 
 
 class Submitter:
@@ -102,6 +92,7 @@ class Submitter:
         self.parcels: Parcels
         self.arguments: TaskArguments
         self.recomputing: Recomputing
+        self.actors: Actors  # set by ``runtime.process``
         self.node_cpus = UNIT
         self._loop = loop
         self._address = address
@@ -110,7 +101,7 @@ class Submitter:
         self._log_due = log_due
         self._record = record
         self._submitted = submitted
-        self._links: dict[bytes, Link] = {}
+        self.links = Links(loop)
         self._touched: list[Lease] = []
         self._doomed: deque[tuple[Task, bytes]] = deque()  # an argument of theirs is an error
         self._dying: dict[bytes, tuple[Lease, float]] = {}  # socket closed, cause still to come
@@ -138,17 +129,25 @@ class Submitter:
                 self._place(task)
         elif self.tasks.add(task, self.arguments.hold(task)):
             self._place(task)
+        elif type(task.spec.pooled) in _OF_ACTORS:
+            self.actors.hold_place(task)
 
     def argument_ready(self, task: Task) -> None:
         """One of the objects that a task waited for is there."""
         if self.tasks.argument_ready(task):
-            self._place(task)
+            if type(task.spec.pooled) in _OF_ACTORS:
+                self.actors.arguments_ready(task)
+            else:
+                self._place(task)
 
     def _place(self, task: Task) -> None:
+        if type(task.spec.pooled) in _OF_ACTORS:
+            self.actors.place(task)
+            return
         if task.dependencies:
             error = self.arguments.error(task)
             if error is not None:
-                self._pass_on(task, error)
+                self.pass_on(task, error)
                 return
             if len(task.dependencies) > MANY and self.arguments.move(task):
                 return
@@ -171,7 +170,7 @@ class Submitter:
         if self._touched or self.arguments.parked:
             self.after_batch()
 
-    def _pass_on(self, task: Task, error: bytes) -> None:
+    def pass_on(self, task: Task, error: bytes) -> None:
         """End a task, and then those that this ends: one by one, since a chain of them may be long."""
         self._doomed.append((task, error))
         if len(self._doomed) == 1:
@@ -222,7 +221,7 @@ class Submitter:
         # An idle worker gets it at once, a busy one in the next batch, which must not grow without bound.
         now = len(lease.inflight) == len(tasks)
         rows: list[TaskCall] = []
-        known, entries = link.specs, self.objects.table.entries
+        known = link.specs
         for task in tasks:
             spec_id = task.spec.spec_id
             if spec_id not in known:
@@ -233,16 +232,13 @@ class Submitter:
                 self._touched.append(lease)  # it has room for others
                 self._loop.soon()
                 continue
-            values: list[Any] = []
-            if task.dependencies:  # ready, all of them, so no value is None
-                values = [entries[d].value for d in task.dependencies]
-                self.arguments.share_inner(task)
-                now = True
-            args: Any = task.args
-            if type(args) is Descriptor:
-                args = entries[args.object_id].value  # it may have been moved
-            elif len(args) > _BULKY_BYTES:
-                now = True
+            if task.holds:
+                args, values, bulky = self.arguments.values(task)
+                now = now or bulky
+            else:
+                args, values = task.args, []
+                if len(args) > BULKY_BYTES:  # type: ignore[arg-type]  # nothing in the store without a hold
+                    now = True
             rows.append(TaskCall(task.task_id, task.attempt, spec_id, args, values, task.seal_results))
         self._loop.send_rows(channel, rows, now=now)
 
@@ -281,12 +277,32 @@ class Submitter:
             self._run(partial(self.pool.resumed, lease))
 
     def _on_done(self, link: Link, lease: Lease | None, answers: list[TaskAnswer]) -> None:
+        slowest_us = self.deliver(link, lease, answers, self.pool.answered)
+        if lease is not None and slowest_us >= 0:
+            self.pool.measured(lease, slowest_us)
+        if lease is not None and (not self._touched or self._touched[-1] is not lease):
+            self._touched.append(lease)
+
+    def deliver(
+        self, link: Link, host: Any, answers: list[TaskAnswer], answered: Callable[[Any, Task, float], bool]
+    ) -> int:
+        """Hand the results of tasks to who waits for them.
+
+        Args:
+            link: who answers.
+            host: the lease or the route on which the tasks were sent, None if that is over.
+            answers: in their order.
+            answered: whether a task is the host's, and is now off its books.
+
+        Returns:
+            How long the slowest of them ran, in microseconds; -1 if none counts.
+        """
         now_s = _monotonic()
         deliver_to = self.objects.deliver_to
         slowest_us = -1
         for answer in answers:
             task = self.tasks.current(answer.task_id, answer.attempt)
-            if task is None or lease is None or not self.pool.answered(lease, task, now_s):
+            if task is None or host is None or not answered(host, task, now_s):
                 self._on_stale(link, answer, task)
                 continue
             slowest_us = max(slowest_us, answer.execution_us)
@@ -305,16 +321,11 @@ class Submitter:
                 self.recomputing.keep(task)
             if task.holds:
                 self.arguments.over(task)
-        if lease is not None and slowest_us >= 0:
-            self.pool.measured(lease, slowest_us)
-        if lease is not None and (not self._touched or self._touched[-1] is not lease):
-            self._touched.append(lease)
+        return slowest_us
 
     def on_settle_parcels(self, message: SettleParcels) -> None:
         """A worker is dead: nothing of it is on its way any more once what it had sent is read."""
-        link = self._links.get(message.sender)
-        if link is not None and link.channel is not None:
-            link.channel.read_last_words()
+        self.links.read_last_words(message.sender)
         self.parcels.settle(message.sender)
 
     def _on_stale(self, link: Link, answer: TaskAnswer, task: Task | None) -> None:
@@ -354,6 +365,8 @@ class Submitter:
         self.tasks.given_up(task)
         for entry in task.results:
             self.objects.deliver_to(entry, error, failed)
+        if type(task.spec.pooled) in _OF_ACTORS:
+            self.actors.gave_up(task, error)
         if task.holds:
             self.arguments.over(task)
             if self.arguments.parked:
@@ -369,14 +382,17 @@ class Submitter:
             if message.lease_id not in self.pool.by_id:  # else it was granted before: a repeated message
                 self._tell_daemon(ReturnLease(message.lease_id))
             return
-        link = self._links.get(message.worker.process_id)
+        worker = message.worker
+        link = self.links.by_process.get(worker.process_id)
         try:
             if link is None:
-                link = self._connect(message.worker)
+                link = self.links.connect(
+                    worker.process_id, worker.endpoint, self._on_worker_message, self._on_link_closed
+                )
         except OSError:
             # It died between the grant and now; the daemon will say so. Nothing is pushed to it,
             # since no task must lose an attempt that it never had.
-            link = Link(message.worker.process_id)
+            link = Link(worker.process_id)
             self._await_cause(lease)
         lease.host = link
         link.lease = lease
@@ -388,16 +404,6 @@ class Submitter:
             self._loop.flush()
             self._loop.arm(now_s + _TICK_S)  # also when nothing is left to push: it must go back
 
-    def _connect(self, worker: OwnerAddress) -> Link:
-        link = Link(worker.process_id)
-        sock = connect(worker.endpoint)
-        link.channel = self._loop.add(
-            sock, "worker", partial(self._on_worker_message, link), partial(self._on_link_closed, link)
-        )
-        link.channel.batch = RunTasks
-        self._links[worker.process_id] = link
-        return link
-
     def on_reclaim(self, lease_id: bytes, when_idle: bool) -> None:
         commands: list[Command] = []
         (self.pool.spare if when_idle else self.pool.reclaim)(lease_id, commands)
@@ -406,8 +412,6 @@ class Submitter:
     # --- workers die -----------------------------------------------------------------------------------
 
     def _on_link_closed(self, link: Link) -> None:
-        link.channel = None
-        self._links.pop(link.process_id, None)
         lease = link.lease
         if lease is not None and lease.lease_id in self.pool.by_id:
             self._await_cause(lease)
@@ -430,14 +434,7 @@ class Submitter:
         self.pool.closing(lease)  # push nothing more, whatever its last words set off
         link = lease.host
         assert isinstance(link, Link)
-        if link.channel is not None:
-            # Its last answers may lie unread; and a child that it forked may keep the socket open.
-            link.channel.read_last_words()
-            channel = link.channel
-            if channel is not None:
-                self._loop.remove(channel)
-                link.channel = None
-                self._links.pop(link.process_id, None)
+        self.links.bury(link)
         self._bury(lease, message)
 
     def _bury(self, lease: Lease, cause: WorkerLost | None) -> None:

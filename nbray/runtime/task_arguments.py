@@ -15,6 +15,7 @@ result would find room.
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 from nbray.core.leases import Lease, LeasePool, LeaseState
 from nbray.core.references import Away
@@ -22,10 +23,12 @@ from nbray.core.tasks import Task, TaskState, TaskTable
 from nbray.model.limits import INLINE_MAX_BYTES, INLINE_TOTAL_MAX_BYTES
 from nbray.runtime.objects import Objects
 from nbray.runtime.task_errors import references_in
-from nbray.wire.base import Descriptor
+from nbray.wire.base import Descriptor, Value
 
 #: Fewer arguments than this cannot be too much together.
 MANY = INLINE_TOTAL_MAX_BYTES // INLINE_MAX_BYTES
+#: A task with more arguments than this does not wait for a batch.
+BULKY_BYTES = 4096
 #: What pushed and admitted tasks take is no more than this share of the store, or is of one task.
 _SHARE = 2
 #: After so long the eldest is admitted although it does not fit: what it takes is read where it lies.
@@ -212,12 +215,23 @@ class TaskArguments:
         value = self._objects.table.entries[object_id].value
         return value.size_bytes if isinstance(value, (Descriptor, Away)) else 0
 
-    def share_inner(self, task: Task) -> None:
-        """Values are about to leave, and with them the references in them."""
+    def values(self, task: Task) -> tuple[Value, list[Any], bool]:
+        """What a task takes, all of it ready, as it is about to leave.
+
+        Returns its arguments, the values of references among them, and whether they leave at once.
+        """
         entries = self._objects.table.entries
+        args = task.args
+        if type(args) is Descriptor:
+            found = entries[args.object_id].value  # it may have been moved
+            assert type(found) is Descriptor
+            args = found
+        if not task.dependencies:
+            return args, [], type(args) is bytes and len(args) > BULKY_BYTES
         for object_id in task.dependencies:
-            if entries[object_id].inner:
+            if entries[object_id].inner:  # references in values leave with them
                 self._objects.share(entries[object_id].inner)
+        return args, [entries[object_id].value for object_id in task.dependencies], True
 
     def in_use(self) -> set[bytes]:
         """Objects whose bytes stay where they are: of tasks that were pushed to workers, or admitted."""

@@ -1,7 +1,7 @@
 """Every message that nbray's processes exchange.
 
 Called by:  core, store, runtime, node, worker, which build and match on them.
-Imports:    msgspec, wire.base, wire.memory_messages, wire.object_messages.
+Imports:    msgspec, wire.{base,actor_messages,memory_messages,object_messages}.
 Never:      carries a large payload (a Descriptor does) or an object that must be unpickled to route it.
 
 Three conversations, all over frames of ``wire.codec``:
@@ -22,6 +22,23 @@ from typing import Any
 import msgspec
 
 from nbray.model.store_plan import StorePlan
+from nbray.wire.actor_messages import (
+    ActorLeft,
+    ActorList,
+    ActorNamed,
+    ActorStarted,
+    ActorUpdate,
+    CreateActor,
+    FailActor,
+    FindActor,
+    GetActors,
+    KillActor,
+    NameActor,
+    ReleaseActor,
+    StartActor,
+    UnwatchActor,
+    WatchActor,
+)
 from nbray.wire.base import Message, Value
 from nbray.wire.memory_messages import DescribeEntries, EntriesDescribed, GetMemory, MemoryReport
 from nbray.wire.object_messages import (
@@ -405,4 +422,6 @@ ALL: tuple[type[Message], ...] = (
     HoldObjects, ReleaseHolds, SendParcel, EndParcels, SettleParcels, ParcelsSettled, LetGo, Unheld,
     RecallObjects, ObjectsYielded, DropObjects, ObjectsLost,
     GetMemory, DescribeEntries, EntriesDescribed, MemoryReport,
+    CreateActor, FailActor, StartActor, ActorStarted, ActorLeft, KillActor, ReleaseActor, WatchActor,
+    UnwatchActor, ActorUpdate, NameActor, FindActor, ActorNamed, GetActors, ActorList,
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Runs tasks in the worker's main thread and answers their owners.
 
 Called by:  worker.zygote, in the forked child.
-Imports:    nbray.runtime; worker.{leaving,output,threads,tidying}.
+Imports:    nbray.runtime; worker.{actor,leaving,output,threads,tidying}.
 Never:      runs two tasks at once, or answers a task whose argument views are not yet safe.
 """
 
@@ -26,7 +26,7 @@ from nbray.model.limits import INLINE_MAX_BYTES, INLINE_TOTAL_MAX_BYTES
 from nbray.runtime.arguments import fill_in
 from nbray.runtime.blocking import BlockingCount
 from nbray.runtime.call_limit import CallLimit
-from nbray.runtime.context import Place, TaskContext
+from nbray.runtime.context import TaskContext
 from nbray.runtime.functions import Imports
 from nbray.runtime.process import Inner, Process
 from nbray.runtime.refs import ObjectRef
@@ -34,8 +34,8 @@ from nbray.runtime.results import returned
 from nbray.runtime.serialization import Serialized, deserialize, pack_small, serialize
 from nbray.runtime.task_errors import serialize_error, serialize_system_error
 from nbray.runtime.waiting import Waiter
-from nbray.transport.channel import Channel
 from nbray.transport.sockets import check_peer, tuned
+from nbray.wire.actor_messages import StartActor
 from nbray.wire.base import (
     Descriptor,
     Message,
@@ -60,8 +60,10 @@ from nbray.wire.messages import (
     TasksDone,
     Unblocked,
 )
+from nbray.worker.actor import CONSTRUCTION, Actor
 from nbray.worker.leaving import Departure
 from nbray.worker.output import TaskStream
+from nbray.worker.owner_links import Known, OwnerLink
 from nbray.worker.threads import ThreadLimit
 from nbray.worker.tidying import Tidying
 
@@ -80,33 +82,6 @@ _BULKY_BYTES = 4096
 Outcome = tuple[list[Value], bool]
 
 
-class Known:
-    """What an owner told of a kind of calls, and the function once it was loaded."""
-
-    __slots__ = ("cell", "function", "function_id", "name", "num_returns", "place", "threads")
-
-    def __init__(self, message: DefineTask) -> None:
-        self.function_id = message.function_id
-        self.name = message.name
-        self.cell = message.cell
-        self.num_returns = message.num_returns
-        self.threads = message.threads
-        self.place = Place(message.cell, message.depth + 1)  # where its children come from
-        self.function: Callable[..., Any] | None = None
-
-
-class OwnerLink:
-    """A connection from an owner that leased this worker."""
-
-    __slots__ = ("channel", "known", "lease_id", "owner_id")
-
-    def __init__(self) -> None:
-        self.channel: Channel | None = None
-        self.known: dict[int, Known] = {}
-        self.lease_id = b""
-        self.owner_id = b""
-
-
 class Executor:
     """The worker's side of leases: a queue of pushed tasks and the one that runs."""
 
@@ -115,6 +90,8 @@ class Executor:
         self._loop = process.loop
         self._imports = Imports()
         self._departure = Departure(process)
+        self._actor: Actor | None = None
+        self._actor_link = OwnerLink()
         self._inbox: deque[tuple[OwnerLink, TaskCall]] = deque()
         self._idle: Waiter | None = None
         self._running: OwnerLink | None = None
@@ -156,7 +133,7 @@ class Executor:
             if self._idle is not None:
                 self._idle.complete()
         elif type(message) is DefineTask:
-            link.known[message.spec_id] = Known(message)
+            link.known[message.spec_id] = self._known(message)
         elif type(message) is DefineFunction:
             self._imports.define(message)
         elif type(message) is OwnerHello:
@@ -164,6 +141,12 @@ class Executor:
             link.owner_id = message.owner.process_id
         elif type(message) is TakeBack:
             self._give_up(link, message.count)
+
+    def _known(self, message: DefineTask) -> Known:
+        known = Known(message)
+        if self._actor is not None:  # its callers do not know what it has
+            known.threads = self._actor.spec.threads
+        return known
 
     def _on_owner_closed(self, link: OwnerLink) -> None:
         """Nobody wants these any more. The running task goes on until the daemon ends this process."""
@@ -174,9 +157,29 @@ class Executor:
         if type(message) is JobContext:
             self._enter_job(message)
         elif type(message) is Leaving:
-            self._departure.on_dismissed()
+            if self._actor is None:
+                self._departure.on_dismissed()
+            else:
+                self._queue(self._actor_link, self._actor.departure())
+        elif type(message) is DefineFunction:
+            self._imports.define(message)
+        elif type(message) is StartActor:
+            self._become(message)
         else:
             self._process.on_daemon_message(message)
+
+    def _become(self, message: StartActor) -> None:
+        """This worker is an actor from now on."""
+        self._actor = self._process.actor = Actor(self._process, self._imports, message)
+        self._actor_link.owner_id = message.spec.owner
+        for definition in self._actor.definitions():
+            self._actor_link.known[definition.spec_id] = self._known(definition)
+        self._queue(self._actor_link, self._actor.construction())
+
+    def _queue(self, link: OwnerLink, call: TaskCall) -> None:
+        self._inbox.append((link, call))
+        if self._idle is not None:
+            self._idle.complete()
 
     def _enter_job(self, message: JobContext) -> None:
         """See modules where the driver saw them."""
@@ -213,6 +216,8 @@ class Executor:
             self._execute(link, call)
             if CallLimit.reached:
                 self._depart(link)
+            if self._actor is not None and self._actor.is_leaving:
+                self._actor.leave()
             following = self._following
             link, call = self._wait_for_work() if following is None else following
 
@@ -286,7 +291,7 @@ class Executor:
         try:
             function = known.function
             if function is None:
-                function = known.function = self._imports.load(known.function_id)
+                function = known.function = self._load(known)
             if type(call.args) is bytes and not call.dependencies:
                 args, kwargs = deserialize(call.args)
             else:
@@ -309,6 +314,11 @@ class Executor:
             return [serialize_system_error(exc)] * known.num_returns, True
         except BaseException as exc:  # noqa: BLE001  # whatever user code raises is the task's result
             return self._failure(link, call, known, exc)
+
+    def _load(self, known: Known) -> Callable[..., Any]:
+        if self._actor is None:
+            return self._imports.load(known.function_id)
+        return self._actor.method(known.name.rpartition(".")[2])
 
     def _failure(self, link: OwnerLink, call: TaskCall, known: Known, exc: BaseException) -> Outcome:
         refs: list[ObjectRef] = []
@@ -394,6 +404,7 @@ class Executor:
             self._following = inbox.popleft() if inbox else None
             channel = link.channel
             if channel is None:
+                self._answer_nobody(call, results, failed)
                 return
             waiting = len(channel.rows)
             if not waiting:
@@ -407,10 +418,21 @@ class Executor:
             )
             self._loop.send_rows(channel, [answer], now=now)
 
+    def _answer_nobody(self, call: TaskCall, results: list[Value], failed: bool) -> None:
+        """The caller is gone; or it is the actor's own call. Lock held."""
+        actor = self._actor
+        if actor is not None and call.spec_id == CONSTRUCTION and call.task_id == actor.spec.actor_id:
+            actor.constructed(bytes(results[0]) if failed else b"")  # type: ignore[arg-type]  # errors are bytes
+
     def _leave(self, exc: SystemExit) -> None:
-        """``sys.exit`` in a task ends the worker with that code; its owner gets a typed error."""
+        """``sys.exit`` in a task ends the worker with that code; its owner gets a typed error.
+
+        In an actor it is how the actor ends by its own will.
+        """
         for stream in self._streams:
             stream.end_of_task()
+        if self._actor is not None:
+            self._actor.leave("It ended by exit_actor() or sys.exit().")
         with self._loop.lock:
             self._loop.flush()
         code = exc.code if isinstance(exc.code, int) else (0 if exc.code is None else 1)
@@ -421,7 +443,7 @@ class Executor:
     def _on_blocking(self, blocking: bool) -> None:
         """The running task waits (or goes on): its CPU is free for others, its queue must not wait."""
         link = self._running
-        if link is None:
+        if link is None or self._actor is not None:  # an actor keeps what it has
             return
         with self._loop.lock:
             self._blocked = blocking

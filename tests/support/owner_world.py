@@ -21,10 +21,12 @@ from nbray.core.leases import Lease, LeaseState
 from nbray.core.tasks import Task, TaskSpec
 from nbray.model import ids
 from nbray.model.resources import Shape, to_shape
+from nbray.runtime import links as links_module
 from nbray.runtime import submitter as submitter_module
+from nbray.runtime.links import Link
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
-from nbray.runtime.submitter import Link, Submitter
+from nbray.runtime.submitter import Submitter
 from nbray.wire.base import Message
 from nbray.wire.codec import decode_buffer, encode
 from nbray.wire.messages import (
@@ -212,7 +214,7 @@ class World:
         self.limits: dict[bytes, int] = {}
         self._patches: list[Any] = [
             mock.patch.object(submitter_module, "_monotonic", self._time),
-            mock.patch.object(submitter_module, "connect", self._connect),
+            mock.patch.object(links_module, "connect", self._connect),
         ]
         for patch in self._patches:
             patch.start()

@@ -33,7 +33,7 @@ def changed(field: int, value: Any) -> list[Any]:
 
 def test_the_fields_are_numbered_in_the_order_of_the_row() -> None:
     assert tuple(range(ROW_FIELDS)) == (T_US, KIND, ID, STATE, NAME, CELL, DETAIL)
-    assert KINDS == ("task", "worker", "object", "node")
+    assert KINDS == ("task", "actor", "worker", "object", "node")
 
 
 def test_a_row_reads_as_one_line() -> None:

@@ -22,6 +22,7 @@ from nbray.model.errors import ProtocolError
 from nbray.model.limits import FRAME_MAX_BYTES
 from nbray.model.store_plan import StorePlan
 from nbray.wire import messages
+from nbray.wire.actor_messages import ActorFacts, ActorSpec
 from nbray.wire.base import (
     Descriptor,
     Message,
@@ -116,6 +117,21 @@ NUMBERS = [
     "DescribeEntries",
     "EntriesDescribed",
     "MemoryReport",
+    "CreateActor",
+    "FailActor",
+    "StartActor",
+    "ActorStarted",
+    "ActorLeft",
+    "KillActor",
+    "ReleaseActor",
+    "WatchActor",
+    "UnwatchActor",
+    "ActorUpdate",
+    "NameActor",
+    "FindActor",
+    "ActorNamed",
+    "GetActors",
+    "ActorList",
 ]
 
 # Plain data as it arrives: msgpack knows neither tuples nor sets.
@@ -156,7 +172,7 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
     }
     if annotation in known:
         return known[annotation]
-    if annotation in (Origin, EntryFacts, ProcessFacts, StoredFacts):
+    if annotation in (ActorFacts, ActorSpec, Origin, EntryFacts, ProcessFacts, StoredFacts):
         return st.builds(annotation, *(values_of(field.type) for field in msgspec.structs.fields(annotation)))
     origin, arguments = annotation.__origin__, annotation.__args__
     if origin is dict:

@@ -1,0 +1,259 @@
+"""The hands of the actors' supervisor: leases and processes for them, and news for who calls them.
+
+Called by:  node.daemon.
+Imports:    core.{actors,actor_record,scheduler,workers}, node.{event_feed,workers}, transport.aio, wire.
+Never:      decides what becomes of an actor (core.actors does), or reads what its constructor takes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+from nbray.core import actor_record, lease_requests, worker_process
+from nbray.core.actor_record import Actor
+from nbray.core.actors import ActorTable
+from nbray.core.scheduler import Scheduler
+from nbray.core.workers import WorkerPool
+from nbray.events.schema import ACTOR
+from nbray.model.resources import describe
+from nbray.node.event_feed import EventFeed
+from nbray.node.workers import WorkerExit, WorkerHandle, Workers
+from nbray.transport.aio import Peer
+from nbray.wire.actor_messages import (
+    ActorLeft,
+    ActorList,
+    ActorNamed,
+    ActorStarted,
+    CreateActor,
+    FailActor,
+    FindActor,
+    GetActors,
+    KillActor,
+    NameActor,
+    ReleaseActor,
+    StartActor,
+    UnwatchActor,
+    WatchActor,
+)
+from nbray.wire.base import Message
+from nbray.wire.messages import DefineFunction, LeaseInfeasible
+
+#: How long an actor may take to leave that nobody has a handle of: it may finish what it runs.
+_LEAVE_DEADLINE_S = 10.0
+_LEASE_ID_BYTES = 16
+
+
+class Host(Protocol):
+    """The daemon, as far as actors need it."""
+
+    workers: Workers
+
+    def perform(self, commands: list[lease_requests.Command]) -> None: ...
+    def perform_pool(self, commands: list[worker_process.Command]) -> None: ...
+
+
+class ActorHost:
+    """Hosts ``core.actors.ActorTable``.
+
+    Args:
+        host: the daemon.
+        resources: of the node.
+        send: delivers a message to a process, and drops what a lost one would get.
+        driver_id: of the process that detached actors belong to.
+        call_later: calls back on the loop after a delay in seconds.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        scheduler: Scheduler,
+        pool: WorkerPool,
+        events: EventFeed,
+        resources: Mapping[str, int],
+        send: Callable[[bytes, Message], object],
+        driver_id: Callable[[], bytes],
+        call_later: Callable[[float, Callable[[], None]], object],
+    ) -> None:
+        self._host = host
+        self._scheduler = scheduler
+        self._pool = pool
+        self._events = events
+        self._resources = resources
+        self._send = send
+        self._driver_id = driver_id
+        self._call_later = call_later
+        self._table = ActorTable()
+        self._classes: dict[bytes, DefineFunction] = {}
+        self.handlers: dict[type[Message], Callable[[Peer, Any], None]] = {
+            DefineFunction: self._on_class,
+            CreateActor: self._on_create,
+            FailActor: self._on_fail,
+            ActorStarted: self._on_started,
+            ActorLeft: self._on_left,
+            KillActor: self._on_kill,
+            ReleaseActor: self._on_release,
+            WatchActor: self._on_watch,
+            UnwatchActor: lambda peer, m: self._table.unwatch(m.actor_id, peer.process_id),
+            NameActor: self._on_name,
+            FindActor: self._on_find,
+            GetActors: lambda peer, m: peer.send(ActorList(m.request_id, self._table.facts())),
+        }
+
+    # --- messages --------------------------------------------------------------------------------
+
+    def _on_class(self, _peer: Peer, message: DefineFunction) -> None:
+        self._classes.setdefault(message.function_id, message)
+
+    def _on_create(self, _peer: Peer, message: CreateActor) -> None:
+        self._run(partial(self._table.create, message.spec))
+
+    def _on_fail(self, peer: Peer, message: FailActor) -> None:
+        self._run(partial(self._table.fail, message.actor_id, peer.process_id, message.error))
+
+    def _on_started(self, peer: Peer, message: ActorStarted) -> None:
+        self._run(partial(self._table.started, peer.process_id, message.error))
+
+    def _on_left(self, peer: Peer, message: ActorLeft) -> None:
+        self._run(partial(self._table.left, peer.process_id, message.why))
+        self._call_later(_LEAVE_DEADLINE_S, partial(self._host.workers.kill, peer.process_id))
+
+    def _on_kill(self, _peer: Peer, message: KillActor) -> None:
+        self._run(partial(self._table.kill, message.actor_id, message.no_restart))
+
+    def _on_release(self, _peer: Peer, message: ReleaseActor) -> None:
+        self._run(partial(self._table.release, message.actor_id))
+
+    def _on_watch(self, peer: Peer, message: WatchActor) -> None:
+        now = _now()
+        actor = self._table.watch(message.actor_id, message.owner, peer.process_id, *now)
+        peer.send(actor.update())
+
+    def _on_name(self, peer: Peer, m: NameActor) -> None:
+        actor_id, handle = self._table.give_name(
+            (m.namespace, m.name), m.actor_id, m.owner, m.handle, *_now()
+        )
+        peer.send(ActorNamed(m.request_id, actor_id, handle))
+
+    def _on_find(self, peer: Peer, message: FindActor) -> None:
+        actor_id, handle = self._table.find((message.namespace, message.name))
+        peer.send(ActorNamed(message.request_id, actor_id, handle))
+
+    # --- what the daemon tells ---------------------------------------------------------------------
+
+    def is_actors(self, lease_id: bytes) -> bool:
+        """Whether a lease is for an actor."""
+        return self._table.serves(lease_id) is not None
+
+    def granted(self, lease_id: bytes, handle: WorkerHandle) -> None:
+        """A process serves an actor's lease."""
+        commands: list[worker_process.Command] = []
+        self._pool.dedicate(handle.process_id, commands)
+        self._run(partial(self._table.leased, lease_id, handle.process_id, handle.pid, handle.endpoint))
+        self._host.perform_pool(commands)
+
+    def unavailable(self, lease_id: bytes, text: str) -> None:
+        """There will be no process for an actor's lease."""
+        self._run(partial(self._table.unavailable, lease_id, text))
+
+    def lost(self, ended: WorkerExit) -> bool:
+        """A process is gone, and all that worked for it. False: it was no actor."""
+        if self._table.runs_in(ended.handle.process_id) is None:
+            return False
+        self._run(partial(self._table.lost, ended.handle.process_id, _how(ended)))
+        return True
+
+    def process_lost(self, process_id: bytes) -> None:
+        """A process is gone: what it owned follows."""
+        self._run(partial(self._table.process_lost, process_id))
+
+    # --- commands ------------------------------------------------------------------------------------
+
+    def _run(self, decide: Callable[[float, int, list[actor_record.Command]], object]) -> None:
+        commands: list[actor_record.Command] = []
+        decide(*_now(), commands)
+        for command in commands:
+            if isinstance(command, actor_record.Publish):
+                self._publish(self._table.actors.get(command.actor_id))
+            elif isinstance(command, actor_record.Request):
+                self._request_later(command)
+            elif isinstance(command, actor_record.Start):
+                self._start(command)
+            elif isinstance(command, actor_record.Kill):
+                self._host.workers.kill(command.process_id)
+            elif isinstance(command, actor_record.Dismiss):
+                self._host.workers.dismiss(command.process_id)
+                self._call_later(_LEAVE_DEADLINE_S, partial(self._host.workers.kill, command.process_id))
+            else:
+                self._cancel(command.lease_id)
+
+    def _publish(self, actor: Actor | None) -> None:
+        if actor is None:
+            return
+        update = actor.update()
+        for process_id in list(actor.watchers):
+            self._send(process_id, update)
+        self._events.record(ACTOR, actor.actor_id, actor.state.value.lower(), actor.name, {"pid": actor.pid})
+
+    def _request_later(self, command: actor_record.Request) -> None:
+        if command.delay_s:
+            self._call_later(command.delay_s, partial(self._request, command.actor_id))
+        else:
+            self._request(command.actor_id)
+
+    def _request(self, actor_id: bytes) -> None:
+        lease_id = os.urandom(_LEASE_ID_BYTES)
+        if not self._table.requested(actor_id, lease_id):
+            return
+        actor = self._table.actors[actor_id]
+        spec = actor.spec
+        assert spec is not None
+        owner = self._driver_id() if spec.detached else actor.owner
+        lacking = {n: a for n, a in spec.placement.items() if self._resources.get(n, 0) < a}
+        if lacking:
+            text = (
+                f"Actor {spec.class_name} can only be on a node with {describe(lacking)}, and there is none."
+            )
+            self._send(owner, LeaseInfeasible(lease_id, text))
+            return
+        commands: list[lease_requests.Command] = []
+        name = f"Actor {spec.class_name}"
+        self._scheduler.request(lease_id, owner, spec.resources, spec.depth, 1, name, commands, for_life=True)
+        self._host.perform(commands)
+
+    def _cancel(self, lease_id: bytes) -> None:
+        commands: list[lease_requests.Command] = []
+        self._pool.abandon(lease_id)
+        self._scheduler.ended(lease_id, commands)
+        self._host.perform(commands)
+
+    def _start(self, command: actor_record.Start) -> None:
+        actor = self._table.actors[command.actor_id]
+        assert actor.spec is not None
+        code = self._classes.get(actor.spec.class_id)
+        if code is not None:
+            self._send(command.process_id, code)
+        self._send(command.process_id, StartActor(actor.spec, actor.incarnation, list(actor.checkpoints)))
+
+
+def _now() -> tuple[float, int]:
+    return time.monotonic(), time.time_ns()
+
+
+def _how(ended: WorkerExit) -> str:
+    """How a process ended, as a sentence."""
+    pid = ended.handle.pid
+    if ended.term_signal:
+        try:
+            name = signal.Signals(ended.term_signal).name
+        except ValueError:
+            name = f"signal {ended.term_signal}"
+        text = f"Its process (pid {pid}) died of {name}."
+    else:
+        text = f"Its process (pid {pid}) ended with exit code {ended.exit_code}."
+    last = ended.stderr_tail.strip().splitlines()[-10:]
+    return text + ("\nLast lines on its stderr:\n" + "\n".join(f"  {line}" for line in last) if last else "")

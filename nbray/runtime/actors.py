@@ -1,0 +1,447 @@
+"""Actors as this process makes and calls them: constructors, connections, calls, what becomes of them.
+
+Called by:  runtime.process, runtime.submitter, api.actors.
+Imports:    core.{actor_calls,actor_record,tasks}, runtime.{links,objects,submitter}, wire.
+Never:      decides: that is core.actor_calls', and of an actor's life core.actors', in the daemon.
+
+A call is a task of ``runtime.submitter`` that stands on a ``Route`` in place of a queue for leases, and goes
+straight to the actor's process. A handle holds an object of the actor's creator, whose ID is that of the
+constructor's first result: so counted references (``core.references``) say when nobody has one any more.
+Calls under way hold it, too.
+"""
+
+from __future__ import annotations
+
+import time
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from nbray.core import actor_calls
+from nbray.core.actor_calls import Creation, Route, RouteState
+from nbray.core.actor_record import ActorState
+from nbray.core.references import Away, Entry
+from nbray.core.tasks import Task, TaskSpec
+from nbray.model import ids
+from nbray.model.errors import RayActorError
+from nbray.model.limits import PROTOCOL_VERSION
+from nbray.runtime.links import Link
+from nbray.runtime.refs import ObjectRef, make_ref
+from nbray.runtime.task_arguments import BULKY_BYTES, MANY
+from nbray.runtime.task_errors import serialize_system_error
+from nbray.wire.actor_messages import (
+    ActorSpec,
+    ActorUpdate,
+    CreateActor,
+    FailActor,
+    ReleaseActor,
+    UnwatchActor,
+    WatchActor,
+)
+from nbray.wire.base import Descriptor, Message
+from nbray.wire.codec import encode
+from nbray.wire.messages import DefineTask, OwnerHello, TaskCall, TasksDone
+
+if TYPE_CHECKING:
+    from nbray.runtime.context import Place
+    from nbray.runtime.process import Process
+
+_monotonic = time.monotonic
+#: So long after its last call an actor is held, in case there comes another.
+_QUIET_S = 0.025
+
+
+class Contact:
+    """What this process knows of an actor beside the route: ``Route.host``."""
+
+    __slots__ = ("class_name", "entry", "link", "numbers", "ref", "specs")
+
+    def __init__(self, class_name: str, entry: Entry | None) -> None:
+        self.class_name = class_name
+        self.entry = entry  # of the object that its handles hold; None: they hold none
+        self.ref: ObjectRef | None = None  # while calls are under way
+        self.link: Link | None = None
+        self.specs: dict[Any, TaskSpec] = {}
+        self.numbers = count(1)
+
+
+class Actors:
+    """All actors that this process made or calls. Methods: lock held, unless they say otherwise."""
+
+    def __init__(self, process: Process) -> None:
+        self.routes: dict[bytes, Route] = {}
+        self._process = process
+        self._loop = process.loop
+        self._objects = process.objects
+        self._submitter = process.submitter
+        self._tasks = process.submitter.tasks
+        self._arguments = process.submitter.arguments
+        self._own: dict[bytes, Task | None] = {}  # made here -> the constructor while its arguments are kept
+        self._of_entry: dict[bytes, bytes] = {}  # object that handles hold -> actor
+        self._quiet: list[Route] = []
+        self._classes: set[bytes] = set()  # whose code the daemon has
+        self._objects.handle_objects = self._of_entry
+        self._objects.on_handles_gone = self._on_handles_gone
+
+    # --- making one ----------------------------------------------------------------------------
+
+    def create(
+        self, template: ActorSpec, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[bytes, ObjectRef | None]:
+        """Have an actor made. Takes the lock.
+
+        Args:
+            template: all but who makes it, its ID and its arguments.
+            args: of its constructor.
+            kwargs: likewise.
+
+        Returns:
+            Its ID, and the reference that its handles hold; None for a detached one, which nobody holds.
+
+        Raises:
+            SerializationError: an argument cannot be pickled.
+            ObjectStoreFullError: large arguments found no room.
+        """
+        process = self._process
+        place = process.context.place
+        name = f"{template.class_name}.__init__"
+        spec = TaskSpec(0, template.class_id, name, 0, (), 0, place.depth, place.cell, Creation(template))
+        return process.prepare(spec, args, kwargs, self._begin)
+
+    def _begin(self, task: Task) -> tuple[bytes, ObjectRef | None]:
+        template: ActorSpec = task.spec.pooled.template
+        actor_id = task.task_id
+        entry: Entry | None = None
+        ref: ObjectRef | None = None
+        if not template.detached:
+            entry = self._objects.table.own(ids.result_id(actor_id, 0))
+            entry.site = task.spec
+            ref = make_ref(entry, self._objects.home)
+        self._own[actor_id] = task
+        self.route(actor_id, self._process.process_id, template.class_name, template.max_concurrency, entry)
+        self._submitter.submit(task)
+        self._loop.flush()
+        return actor_id, ref
+
+    def _declare(self, task: Task) -> None:
+        """All that its constructor needs is there: the daemon does the rest."""
+        error = self._arguments.error(task) if task.dependencies else None
+        if error is not None:
+            self._submitter.pass_on(task, error)
+            return
+        if len(task.dependencies) > MANY and self._arguments.move(task):
+            return
+        args, values, _ = self._arguments.values(task)
+        task.pushed()
+        spec = msgspec.structs.replace(
+            task.spec.pooled.template,
+            actor_id=task.task_id, owner=self._process.process_id, args=args, dependencies=values,
+            depth=task.spec.depth, cell=task.spec.cell,
+        )  # fmt: skip
+        if spec.class_id not in self._classes:
+            self._classes.add(spec.class_id)
+            self._process.tell_daemon(self._submitter.exports.messages[spec.class_id])
+        self._process.tell_daemon(CreateActor(spec))
+
+    def gave_up(self, task: Task, error: bytes) -> None:
+        """A constructor or a call ends with this error: an argument is one, or found no room."""
+        route = task.spec.pooled
+        if type(route) is Route:
+            self._feed(route)  # others may have waited behind it
+            self._quieten(route)
+        elif self._own.get(task.task_id) is task:
+            self._own[task.task_id] = None
+            self._process.tell_daemon(FailActor(task.task_id, error))
+
+    def _need_no_arguments(self, actor_id: bytes) -> None:
+        task = self._own.get(actor_id)
+        if task is None:
+            return
+        self._own[actor_id] = None
+        if task.task_id in self._tasks.tasks:
+            self._tasks.answered(task)
+            self._arguments.over(task)
+        if actor_id not in self.routes:
+            self._forget_own(actor_id)
+
+    def _forget_own(self, actor_id: bytes) -> None:
+        """Nobody has a handle, and its constructor has run: it is the daemon's alone."""
+        del self._own[actor_id]
+        self._process.tell_daemon(UnwatchActor(actor_id))
+
+    # --- calling one ---------------------------------------------------------------------------
+
+    def route(
+        self, actor_id: bytes, owner: bytes, class_name: str, concurrency: int, entry: Entry | None
+    ) -> Route:
+        """The way to an actor; ``entry``: of the object that the caller's handle holds."""
+        route = self.routes.get(actor_id)
+        if route is None:
+            route = self.routes[actor_id] = Route(actor_id, owner, concurrency)
+            route.host = Contact(class_name, entry)
+            if entry is not None:
+                self._of_entry[entry.object_id] = actor_id
+            self._process.tell_daemon(WatchActor(actor_id, owner))
+        return route
+
+    def call_spec(self, route: Route, method: str, num_returns: int, retries: int, place: Place) -> TaskSpec:
+        """What ``Process.submit`` takes, for calls of a method from this place. Takes the lock."""
+        contact = route.host
+        assert isinstance(contact, Contact)
+        kind = (method, num_returns, retries, place.depth, place.cell)
+        spec = contact.specs.get(kind)
+        if spec is None:
+            name = f"{contact.class_name}.{method}"
+            with self._loop.guard, self._loop.lock:
+                spec = contact.specs[kind] = TaskSpec(
+                    next(contact.numbers), b"", name, num_returns, (), retries, place.depth, place.cell, route
+                )
+        return spec
+
+    def place(self, task: Task) -> None:
+        """A constructor or a call whose arguments are there."""
+        route = task.spec.pooled
+        if type(route) is Creation:
+            self._declare(task)
+            return
+        if not self._may_go(route, task):
+            return
+        if task.holds and self._objects.away and self._fetch(task):
+            actor_calls.hold_place(route, task)
+        elif actor_calls.place(route, task):
+            self._push(route, [task])
+        self._hold(route)
+
+    def hold_place(self, task: Task) -> None:
+        """A call that waits for its arguments."""
+        route = task.spec.pooled
+        if type(route) is Route:
+            actor_calls.hold_place(route, task)
+            self._hold(route)
+
+    def arguments_ready(self, task: Task) -> None:
+        """A call, or a constructor, that waited has its arguments now."""
+        route = task.spec.pooled
+        if type(route) is Creation:
+            self._declare(task)
+        elif self._may_go(route, task) and not (task.holds and self._objects.away and self._fetch(task)):
+            if actor_calls.arguments_ready(route, task):
+                self._push(route, [task])
+            else:
+                self._feed(route)
+
+    def _may_go(self, route: Route, task: Task) -> bool:
+        if route.state is RouteState.DEAD:
+            self._submitter.pass_on(task, route.error)
+            return False
+        if task.dependencies:
+            error = self._arguments.error(task)
+            if error is not None:
+                self._submitter.pass_on(task, error)
+                return False
+            if len(task.dependencies) > MANY and self._arguments.move(task):
+                if task not in route.queue:
+                    actor_calls.hold_place(route, task)
+                return False
+        return True
+
+    def _fetch(self, task: Task) -> bool:
+        """Have arguments that were yielded brought back; the call waits for them. False: all are here."""
+        entries = self._objects.table.entries
+        wanted = dict.fromkeys(task.dependencies)
+        if type(task.args) is Descriptor:
+            wanted[task.args.object_id] = None
+        away = [entries[o] for o in wanted if type(entries[o].value) is Away]
+        if not away:
+            return False
+        self._tasks.arguments_move(task, len(away))
+        for entry in away:
+            if entry.dependents is None:
+                entry.dependents = []
+            entry.dependents.append(task)
+        self._objects.ask(away)
+        return True
+
+    def _hold(self, route: Route) -> None:
+        """While calls are under way the actor lives, whoever drops a handle."""
+        contact = route.host
+        assert type(contact) is Contact
+        if contact.ref is None and contact.entry is not None:
+            self._objects.table.add_handle(contact.entry.object_id)
+            contact.ref = make_ref(contact.entry, self._objects.home)
+
+    def _feed(self, route: Route) -> None:
+        sent: list[Task] = []
+        while (task := actor_calls.next_call(route)) is not None:
+            if task.holds and self._objects.away and self._fetch(task):
+                actor_calls.put_back(route, task)
+            else:
+                actor_calls.send(route, task)
+                sent.append(task)
+        if sent:
+            self._push(route, sent)
+
+    def _push(self, route: Route, tasks: list[Task]) -> None:
+        contact = route.host
+        assert type(contact) is Contact
+        link = contact.link
+        if link is None or link.channel is None:  # it closed this moment: they are dealt with as lost
+            return
+        now = len(route.inflight) == len(tasks)
+        rows: list[TaskCall] = []
+        for task in tasks:
+            spec = task.spec
+            if spec.spec_id not in link.specs:
+                self._loop.send_rows(link.channel, rows, now=False)
+                rows = []
+                self._introduce(link, spec)
+            if task.holds:
+                args, values, bulky = self._arguments.values(task)
+                now = now or bulky
+            else:
+                args, values = task.args, []
+                now = now or len(args) > BULKY_BYTES  # type: ignore[arg-type]  # it holds nothing in a store
+            rows.append(TaskCall(task.task_id, task.attempt, spec.spec_id, args, values, task.seal_results))
+        self._loop.send_rows(link.channel, rows, now=now)
+
+    def _introduce(self, link: Link, spec: TaskSpec) -> None:
+        link.specs.add(spec.spec_id)
+        told = DefineTask(spec.spec_id, b"", spec.name, spec.num_returns, spec.depth, spec.cell, 0)
+        assert link.channel is not None
+        self._loop.send(link.channel, encode(told), now=False)
+
+    # --- answers and news ----------------------------------------------------------------------
+
+    def _on_message(self, link: Link, message: Message) -> None:
+        if type(message) is not TasksDone:
+            return
+        route: Route | None = link.lease
+        self._submitter.deliver(link, route, message.answers, actor_calls.answered)
+        if route is not None:
+            if actor_calls.has_room(route):
+                self._feed(route)
+            if not route.inflight and not route.is_quiet:
+                self._quieten(route)
+
+    def _quieten(self, route: Route) -> None:
+        if not route.is_quiet:
+            route.is_quiet = True
+            self._quiet.append(route)
+        self._loop.arm(_monotonic() + _QUIET_S)
+
+    def _on_closed(self, link: Link) -> None:
+        """Its process is gone, or about to be: the daemon will say what comes next."""
+        route: Route | None = link.lease
+        if route is not None:
+            actor_calls.disconnected(route)
+
+    def on_update(self, update: ActorUpdate) -> None:
+        """The daemon tells how an actor is."""
+        is_dead = update.state == ActorState.DEAD.value
+        is_alive = update.state == ActorState.ALIVE.value
+        if is_dead or (is_alive and not update.restarts_left):
+            self._need_no_arguments(update.actor_id)
+        route = self.routes.get(update.actor_id)
+        if route is None or route.state is RouteState.DEAD:
+            return
+        if is_dead or update.incarnation > route.incarnation:
+            self._part(route, update)
+        if is_dead:
+            self._on_death(route, update)
+        elif is_alive and update.incarnation > route.incarnation:
+            self._connect(route, update)
+
+    def _part(self, route: Route, update: ActorUpdate) -> None:
+        """The process that it was connected to is gone."""
+        contact = route.host
+        assert isinstance(contact, Contact)
+        if contact.link is not None:
+            self._submitter.links.bury(contact.link)
+            contact.link.lease = None
+            contact.link = None
+        if not route.inflight:
+            return
+        for task in route.inflight.values():
+            for entry in task.results:
+                entry.doubtful = True
+        failed = actor_calls.lost(route)
+        if failed:
+            error = self._death_of(route, update)
+            for task in failed:
+                self._submitter.pass_on(task, error)
+            self._quieten(route)
+
+    def _on_death(self, route: Route, update: ActorUpdate) -> None:
+        error = update.error or self._death_of(route, update)
+        for task in actor_calls.died(route, error):
+            self._submitter.pass_on(task, error)
+        self._quieten(route)
+
+    def _death_of(self, route: Route, update: ActorUpdate) -> bytes:
+        contact = route.host
+        assert isinstance(contact, Contact)
+        return serialize_system_error(
+            RayActorError(class_name=contact.class_name, actor_id=route.actor_id.hex(), why=update.why)
+        )
+
+    def _connect(self, route: Route, update: ActorUpdate) -> None:
+        contact = route.host
+        assert isinstance(contact, Contact)
+        try:
+            link = self._submitter.links.connect(
+                update.process_id, update.endpoint, self._on_message, self._on_closed
+            )
+        except OSError:  # it died this moment: there will be news
+            return
+        link.lease = route
+        contact.link = link
+        hello = OwnerHello(PROTOCOL_VERSION, b"", self._process.address, self._process.job_id)
+        assert link.channel is not None
+        self._loop.send(link.channel, encode(hello), now=False)
+        actor_calls.connected(route, update.incarnation)
+        self._feed(route)
+        self._loop.soon()
+
+    # --- handles go ----------------------------------------------------------------------------
+
+    def _on_handles_gone(self, object_ids: list[bytes]) -> None:
+        """Nobody here has a handle of these any more, nor is a call under way."""
+        for object_id in object_ids:
+            actor_id = self._of_entry.pop(object_id)
+            route = self.routes.pop(actor_id)
+            contact = route.host
+            assert isinstance(contact, Contact)
+            contact.specs.clear()
+            contact.entry = None
+            if contact.link is not None:
+                contact.link.lease = None
+                self._submitter.links.close(contact.link)
+            if actor_id not in self._own:
+                self._process.tell_daemon(UnwatchActor(actor_id))
+                continue
+            self._process.tell_daemon(ReleaseActor(actor_id))
+            if self._own[actor_id] is None:
+                self._forget_own(actor_id)
+
+    def housekeeping(self, now_s: float) -> None:
+        """Let go of actors that were not called for a moment."""
+        if not self._quiet:
+            return
+        quiet, self._quiet = self._quiet, []
+        for route in quiet:
+            route.is_quiet = False
+            contact = route.host
+            assert isinstance(contact, Contact)
+            actor_calls.prune(route)
+            if not len(route):
+                contact.ref = None
+        self._objects.drain()
+
+    def in_use(self) -> set[bytes]:
+        """Objects whose bytes stay where they are: of calls that were sent."""
+        used: set[bytes] = set()
+        for route in self.routes.values():
+            for task in route.inflight.values():
+                used.update(task.holds)
+        return used
