@@ -1,6 +1,6 @@
 """Which bytes of the arena an object gets, and which pages must be backed first.
 
-Called by:  store.server, its only host.
+Called by:  store.{space,spill_file}, its hosts; core.slabs.
 Imports:    nbray.model.limits.
 Never:      touches memory. It keeps the books; the arena follows them.
 
@@ -13,8 +13,11 @@ Every byte is *used* (in a live extent), *free*, or *withheld* (see below), and 
 
 Free bytes of backed pages are *warm*: writing to them costs a copy and no page fault, which is
 5 to 10 times faster. Hence warm space goes first, and what was freed last goes first of all (it may
-still lie in the cache). An extent whose backing is pending withholds the rest of its last page, so
-that nobody writes to, or depends on, a page that may yet turn out not to be there.
+still lie in the cache). But an extent always lies at an edge of free space, warm and cold taken
+together, and never in the midst of it: else a full arena would be in pieces that nobody can use. What is
+small or short-lived goes to the other edge than the large, so that it never comes to lie between two
+of these. An extent whose backing is pending withholds the rest of its last page, so that nobody writes
+to, or depends on, a page that may yet turn out not to be there.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ class Allocator:
     """Hands out extents of an arena of ``capacity_bytes``, rounded down to whole pages.
 
     Source: best fit with immediate coalescing by boundary lookup, as in Knuth, The Art of Computer
-    Programming 1, section 2.5; the split into warm and cold runs is ours.
+    Programming 1, section 2.5; the split into warm and cold runs, and the edges, are ours.
 
     Raises:
         ValueError: the capacity is less than a page.
@@ -95,10 +98,14 @@ class Allocator:
         """Bytes of the longest contiguous free run, warm and cold together."""
         return max((end - start for start, end in self._free.unions()), default=0)
 
-    def allocate(self, size_bytes: int) -> Extent | None:
+    def allocate(self, size_bytes: int, *, at_end: bool = False) -> Extent | None:
         """Reserve space, or None if no free run is long enough. Size 0 takes the smallest extent.
 
         Follow up with ``backing_done`` or ``backing_failed`` if, and only if, ``cold`` is not empty.
+
+        Args:
+            size_bytes: what is needed.
+            at_end: it lies at the end of free space, towards the end of the arena; else at the start.
 
         Raises:
             ValueError: negative size.
@@ -107,11 +114,10 @@ class Allocator:
             raise ValueError(f"An object cannot have a size of {size_bytes} bytes.")
         alignment = self._page if size_bytes >= LARGE_BYTES else STORE_ALIGNMENT_BYTES
         size = _up(max(size_bytes, 1), alignment)
-        start = self._free.best_warm(size, alignment)
-        if start is None:
-            start = self._free.first_cold(size)
-        if start is None:
-            start = self._free.first_union(size, alignment)
+        if at_end:
+            start = self._free.end_place(size, alignment, self._page)
+        else:
+            start = self._free.start_place(size, alignment)
         if start is None:
             return None
         self._generation += 1
@@ -284,27 +290,59 @@ class _FreeRuns:
         at = bisect_left(self._starts, offset + 1) - 1
         return self._starts[at]
 
-    def best_warm(self, size: int, alignment: int) -> int | None:
-        # Only runs less than one alignment longer than the size can fail here, so the loop is short.
+    def start_place(self, size: int, alignment: int) -> int | None:
+        """Where an extent begins that lies at the start of a free range; the tightest warm one first."""
+        # Only runs less than one alignment longer than the size, and those behind a cold one, can fail
+        # here, so the loop is short.
         for i in range(bisect_left(self._warm, (size,)), len(self._warm)):
             length, _, start = self._warm[i]
             aligned = _up(start, alignment)
-            if aligned + size <= start + length:
+            if aligned + size <= start + length and not self._begins_behind_free(start):
+                return aligned
+        for cold in self._cold:
+            first, last = self._union_of(cold)
+            aligned = _up(first, alignment)
+            if aligned + size <= last:
                 return aligned
         return None
 
-    def first_cold(self, size: int) -> int | None:
-        for start in self._cold:
-            if self._runs[start][0] - start >= size:
-                return start
-        return None
+    def end_place(self, size: int, alignment: int, page: int) -> int | None:
+        """Where one begins that lies at the end of a free range: of a tight warm one, or the last.
 
-    def first_union(self, size: int, alignment: int) -> int | None:
-        for start, end in self.unions():
-            aligned = _up(start, alignment)
-            if aligned + size <= end:
-                return aligned
-        return None
+        What is much longer than needed is not tight: it is left to the large.
+        """
+        tight = 2 * max(size, LARGE_BYTES)
+        last_place = None
+        for i in range(bisect_left(self._warm, (size,)), len(self._warm)):
+            length, _, start = self._warm[i]
+            place = _down(start + length - size, alignment)
+            if place >= start and start + length not in self._runs:
+                if length < tight:
+                    return place
+                last_place = max(place, last_place or 0)
+        for cold in reversed(self._cold):
+            first, last = self._union_of(cold)
+            place = _down(last - size, alignment)
+            if place >= first and not self._runs[self.run_at(place)][1]:
+                place = _down(place, page)  # cold runs begin at a page
+            if place >= first:
+                return max(place, last_place or 0)
+        return last_place
+
+    def _begins_behind_free(self, start: int) -> bool:
+        at = bisect_left(self._starts, start)
+        return at > 0 and self._runs[self._starts[at - 1]][0] == start
+
+    def _union_of(self, start: int) -> Range:
+        """The maximal free range, whatever its warmth, that the run at ``start`` belongs to."""
+        at = bisect_left(self._starts, start)
+        end = self._runs[start][0]
+        while at > 0 and self._runs[self._starts[at - 1]][0] == start:
+            at -= 1
+            start = self._starts[at]
+        while end in self._runs:
+            end = self._runs[end][0]
+        return start, end
 
     def unions(self) -> list[Range]:
         """Maximal free ranges, whatever their warmth, by offset."""
@@ -322,3 +360,7 @@ class _FreeRuns:
 
 def _up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
+
+
+def _down(value: int, multiple: int) -> int:
+    return value // multiple * multiple

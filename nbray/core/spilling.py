@@ -29,8 +29,10 @@ from nbray.wire.object_messages import RecallObjects
 ANSWER_S = 0.05
 #: What was refused is left alone for so long.
 REFUSED_S = 0.1
-#: What came back from the disk is left to who asked for it for so long: it is about to be read.
-RESTORED_S = 0.3
+#: What came back from the disk is left to who asked for it for so long: it is about to be read. And for so
+#: long others are asked for first. (Who reads one object after the other may have nothing older.)
+RESTORED_S = 0.05
+RESTORED_LATELY_S = 0.3
 #: After the disk refused, it is left alone for so long.
 DISK_REST_S = 1.0
 #: So many times what is missing is asked for: some of it will be in use.
@@ -94,6 +96,7 @@ class RoomMaker:
         self._evicts = evicts
         self._open: dict[int, _Question] = {}
         self._refused: dict[bytes, float] = {}  # object -> until when
+        self._restored: dict[bytes, float] = {}  # object -> when it came back, lately
         self._last_number = 0
         self._disk_rests_until_s = 0.0
 
@@ -152,7 +155,8 @@ class RoomMaker:
 
     def restored(self, object_id: bytes, now_s: float) -> None:
         """It came back for somebody who is about to read it."""
-        self._refused[object_id] = now_s + RESTORED_S
+        self._restored.pop(object_id, None)  # in the order of time
+        self._restored[object_id] = now_s
 
     def process_lost(self, process_id: bytes) -> None:
         """It answers no more."""
@@ -184,6 +188,8 @@ class RoomMaker:
 
     def _recall(self, missing: int, now_s: float, out: list[Command]) -> None:
         self._refused = {object_id: until for object_id, until in self._refused.items() if until > now_s}
+        since_s = now_s - RESTORED_LATELY_S
+        self._restored = {object_id: at_s for object_id, at_s in self._restored.items() if at_s > since_s}
         asked: set[bytes] = set()
         for question in self._open.values():
             asked |= question.object_ids
@@ -192,31 +198,41 @@ class RoomMaker:
         if missing <= 0:
             return
         wanted = max(missing * _ASK_FOR, self.batch_bytes)
+        found = 0
         of: dict[bytes, list[bytes]] = {}
         sizes: dict[bytes, int] = {}
-        for record in self._candidates(asked, self._may_write(now_s)):
-            if wanted <= 0:
+        for record in self._candidates(asked, now_s):
+            if found >= (missing if record.object_id in self._restored else wanted):
                 break
-            wanted -= record.memory_bytes
+            found += record.memory_bytes
             for process in record.hands():
                 of.setdefault(process, []).append(record.object_id)
                 sizes[process] = sizes.get(process, 0) + record.memory_bytes
         for process, object_ids in of.items():
             self._ask(process, object_ids[:_ASK_MAX], sizes[process], now_s, out)
 
-    def _candidates(self, asked: set[bytes], may_write: bool) -> Iterator[Record]:
-        """What is worth asking for: a few large objects before many small ones, and the oldest first."""
-        small = []
+    def _candidates(self, asked: set[bytes], now_s: float) -> Iterator[Record]:
+        """What is worth asking for: a few large objects before many small ones, and the oldest first.
+
+        What came back lately comes last.
+        """
+        small, lately, may_write = [], [], self._may_write(now_s)
         for record in self._table.recency.busy():
-            if record.object_id in asked or record.object_id in self._refused:
+            object_id = record.object_id
+            if object_id in asked or object_id in self._refused:
                 continue
             if self._command(record, may_write) is None and not record.lingering:
                 continue
-            if record.memory_bytes < LARGE_BYTES:
+            if object_id in self._restored:
+                lately.append(record)
+            elif record.memory_bytes < LARGE_BYTES:
                 small.append(record)
             else:
                 yield record
         yield from small
+        for record in lately:
+            if now_s - self._restored[record.object_id] >= RESTORED_S:
+                yield record
 
     def _ask(
         self, process: bytes, object_ids: list[bytes], size_bytes: int, now_s: float, out: list[Command]

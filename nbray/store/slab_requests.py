@@ -79,7 +79,7 @@ class SlabRequests:
     def requested(self, writer: bytes, message: RequestSlab) -> None:
         """A process wants one."""
         size = 0 if self.is_contended() else self._slabs.promise(writer, message.object_bytes)
-        extent = self._space.reserve(size) if size else None
+        extent = self._space.reserve(size, is_slab=True) if size else None
         if extent is None:
             if size:
                 self._slabs.refused(writer, size)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nbray.core.allocator import Allocator, Extent
+from nbray.core.allocator import LARGE_BYTES, Allocator, Extent
 from nbray.store.arena import Arena
 
 
@@ -44,9 +44,12 @@ class Space:
         """Bytes of memory that may be taken, what writers are about to take left out."""
         return max(0, self._available() - self.set_aside_bytes)
 
-    def reserve(self, size_bytes: int) -> Extent | None:
-        """An extent, or None. If it has cold ranges, ``backed`` or ``not_backed`` must follow."""
-        extent = self.books.allocate(size_bytes)
+    def reserve(self, size_bytes: int, *, is_slab: bool = False) -> Extent | None:
+        """An extent, or None. If it has cold ranges, ``backed`` or ``not_backed`` must follow.
+
+        Slabs and small objects keep to the end of the arena, so that they are not between large ones.
+        """
+        extent = self.books.allocate(size_bytes, at_end=is_slab or size_bytes < LARGE_BYTES)
         if extent is not None and extent.cold:
             self._backing[extent.generation] = False
         return extent

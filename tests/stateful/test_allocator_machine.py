@@ -48,12 +48,16 @@ class AllocatorMachine(RuleBasedStateMachine):
         assert set(self.lines[span]) == {before}
         self.lines[span] = bytes([after]) * (span.stop - span.start)
 
-    @rule(target=pending, size=SIZES)
-    def allocate(self, size: int) -> object:
-        extent = self.allocator.allocate(size)
+    @rule(target=pending, size=SIZES, at_end=st.booleans())
+    def allocate(self, size: int, at_end: bool) -> object:
+        extent = self.allocator.allocate(size, at_end=at_end)
         if extent is None:
             assert size + PAGE > self.longest_unused()
             return multiple()
+        beside = range(extent.end, extent.end + PAGE, LINE)
+        if not at_end:
+            beside = range(extent.offset - PAGE, extent.offset, LINE)
+        assert not all(self.is_unused(offset) for offset in beside), "it lies in the midst of free space"
         self.generation += 1
         assert extent.generation == self.generation
         assert extent.size_bytes >= size
@@ -120,11 +124,16 @@ class AllocatorMachine(RuleBasedStateMachine):
             assert not any(self.lines[start // LINE : end // LINE])
         self.set_pages(ranges, 2, 0)
 
+    def is_unused(self, offset: int) -> bool:
+        """Whether a line is free, and not in a pending page."""
+        is_inside = 0 <= offset < CAPACITY
+        return is_inside and not self.lines[offset // LINE] and self.pages[offset // PAGE] != 1
+
     def longest_unused(self) -> int:
         """Free lines in a row, those of pending pages left out."""
         longest = run = 0
-        for line, used in enumerate(self.lines):
-            run = 0 if used or self.pages[line * LINE // PAGE] == 1 else run + 1
+        for line in range(len(self.lines)):
+            run = run + 1 if self.is_unused(line * LINE) else 0
             longest = max(longest, run)
         return longest * LINE
 

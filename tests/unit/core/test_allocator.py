@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nbray.core.allocator import LARGE_BYTES, Allocator, Extent
 
@@ -10,9 +12,9 @@ PAGE = 4096
 MIB = 1024 * 1024
 
 
-def backed(allocator: Allocator, size_bytes: int) -> Extent:
+def backed(allocator: Allocator, size_bytes: int, *, at_end: bool = False) -> Extent:
     """Allocate and report the backing as done."""
-    extent = allocator.allocate(size_bytes)
+    extent = allocator.allocate(size_bytes, at_end=at_end)
     assert extent is not None
     if extent.cold:
         allocator.backing_done(extent)
@@ -158,6 +160,77 @@ def test_warm_and_cold_neighbours_are_joined_when_neither_is_enough() -> None:
     assert extent is not None
     assert extent.offset == 0
     assert extent.cold == ((2 * PAGE, 3 * PAGE), (5 * PAGE, 8 * PAGE))
+
+
+def test_large_objects_do_not_leave_a_hole_where_warm_space_ends() -> None:
+    # given an empty arena, of which a part is warm that is no multiple of what comes
+    allocator = Allocator(160 * MIB)
+    allocator.free(backed(allocator, 38 * MIB))
+
+    # when as many come as there is room for
+    extents = [backed(allocator, 20 * MIB) for _ in range(8)]
+
+    # then they lie side by side
+    assert [extent.offset for extent in extents] == [n * 20 * MIB for n in range(8)]
+
+
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("new"), st.integers(1, 6 * LARGE_BYTES), st.booleans()),
+            st.tuples(st.just("free"), st.integers(0, 99), st.just(False)),
+            st.tuples(st.just("cool"), st.integers(0, 4 * LARGE_BYTES), st.just(False)),
+        ),
+        max_size=30,
+    )
+)
+def test_empty_arena_takes_all_that_fits_whichever_of_its_pages_are_warm(
+    steps: list[tuple[str, int, bool]],
+) -> None:
+    # given an arena with a past, in which nothing is left
+    allocator = Allocator(16 * LARGE_BYTES)
+    live: list[Extent] = []
+    for what, number, at_end in steps:
+        if what == "cool":
+            allocator.cool(number)
+        elif what == "free" and live:
+            allocator.free(live.pop(number % len(live)))
+        elif what == "new" and number < allocator.largest_free() - PAGE:
+            live.append(backed(allocator, number, at_end=at_end))
+    for extent in live:
+        allocator.free(extent)
+
+    # when large objects come, and small ones between them
+    for _ in range(5):
+        backed(allocator, LARGE_BYTES // 8, at_end=True)
+        backed(allocator, 3 * LARGE_BYTES)
+
+    # then all of them found room: what is left is in one piece, but for less than a page with each
+    assert allocator.largest_free() > LARGE_BYTES - 5 * LARGE_BYTES // 8 - 10 * PAGE
+
+
+def test_small_objects_at_the_end_fill_the_holes_between_them_first() -> None:
+    allocator = Allocator(8 * MIB)
+    large = backed(allocator, 4 * MIB)
+    small = [backed(allocator, 3 * PAGE, at_end=True) for _ in range(3)]
+    allocator.free(large)
+    allocator.free(small[1])
+
+    again = backed(allocator, 2 * PAGE, at_end=True)
+
+    assert small[0].end == 8 * MIB
+    assert (again.end, again.cold) == (small[1].end, ())
+
+
+def test_small_objects_leave_warm_space_of_large_ones_alone_while_there_is_other() -> None:
+    allocator = Allocator(8 * MIB)
+    large = [backed(allocator, 2 * MIB) for _ in range(3)]
+    allocator.free(large[1])
+
+    extents = [backed(allocator, MIB // 2, at_end=True) for _ in range(4)]
+
+    assert all(extent.offset >= large[2].end for extent in extents)
+    assert backed(allocator, 2 * MIB).offset == large[1].offset
 
 
 def test_free_neighbours_become_one_run() -> None:

@@ -261,3 +261,15 @@ def test_what_came_back_for_a_reader_is_left_to_it_for_a_moment(desk: Desk) -> N
 
     assert desk.make_room(MIB, NOW_S) == [Recall(OWNER, RecallObjects(1, [oid(2)]))]
     assert desk.make_room(MIB, NOW_S + 1) == [Recall(OWNER, RecallObjects(2, [oid(1)]))]
+
+
+def test_who_reads_one_after_the_other_is_asked_for_what_it_has_just_read(desk: Desk) -> None:
+    # given nothing but what came back one after the other, a moment ago
+    desk.seal(1, 2, 3, 4)
+    for n in range(4):
+        desk.maker.restored(oid(1 + n), NOW_S + n * 0.04)
+
+    # when the next one needs room, then it need not wait until all that is long ago
+    assert desk.make_room(MIB, NOW_S + 0.16) == [Recall(OWNER, RecallObjects(1, [oid(1)]))]
+    # ... but what came back just now is left alone
+    assert desk.make_room(9 * MIB, NOW_S + 0.16) == [Recall(OWNER, RecallObjects(2, [oid(2), oid(3)]))]

