@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from nbray.api.session import init, is_initialized, shutdown, status
     from nbray.api.tasks import RemoteFunction, remote
     from nbray.model.errors import (
+        BlockingCallError,
         ClusterNotFoundError,
         GetTimeoutError,
         NbrayError,
@@ -145,7 +146,8 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "LOCAL_MODE", "PYTHON_MODE", "SCRIPT_MODE", "SILENT_MODE", "WORKER_MODE", "ActorCheckpointID",
-    "ActorClassID", "ActorID", "ClientID", "ClusterNotFoundError", "FunctionID", "GetTimeoutError", "JobID",
+    "ActorClassID", "ActorID", "BlockingCallError", "ClientID", "ClusterNotFoundError", "FunctionID",
+    "GetTimeoutError", "JobID",
     "NbrayError", "ObjectID", "ObjectRef", "ObjectStoreFullError", "OptionError", "OwnerDiedError",
     "PlatformError", "ProtocolError", "RayActorError", "RayCancellationError", "RayConnectionError",
     "RayError", "RayGetArgumentError", "RayGetError", "RayTaskError", "RayTimeoutError", "RayWorkerError",

@@ -39,6 +39,7 @@ class ActorClass:
             _refuse_to_be_derived_from()
         methods = methods_of(cls)
         is_async = any(inspect.iscoroutinefunction(getattr(cls, name, None)) for name in methods)
+        _check_constructor(cls)
         concurrency = options.max_concurrency or (ASYNC_CONCURRENCY if is_async else 1)
         _check_checkpoints(cls, options, concurrency)
         methods["__ray_terminate__"] = terminate_method()
@@ -119,6 +120,14 @@ def _refuse_to_be_derived_from() -> NoReturn:
         "Inheriting from actor classes is not currently supported: derive from the plain class, and decorate "
         "both."
     )
+
+
+def _check_constructor(cls: type) -> None:
+    if inspect.iscoroutinefunction(getattr(cls, "__init__")):  # noqa: B009  # looked at, not called
+        raise TypeError(
+            f"{cls.__name__}.__init__ is an async def, and would never be awaited. Make it a def: it runs on "
+            "the event loop's thread, before any call; a method may do the rest."
+        )
 
 
 def _check_checkpoints(cls: type, options: ActorOptions, concurrency: int) -> None:

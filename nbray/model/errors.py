@@ -27,6 +27,7 @@ Never:      holds anything that does not pickle, since errors travel; prints an 
     ├── RayTimeoutError                also TimeoutError (alias GetTimeoutError)
     ├── RayCancellationError
     ├── SerializationError             also TypeError
+    ├── BlockingCallError              get() or wait() in the event loop of an asyncio actor
     ├── OptionError                    an option that does not exist; also TypeError, AssertionError
     ├── ReservedNameError              a resource with an argument of its own; also ValueError, AssertionError
     └── ProtocolError                  a peer speaks something else
@@ -447,6 +448,12 @@ class ReservedNameError(NbrayError, ValueError, AssertionError):
     """
 
     default_text = "resources may not name CPU, GPU or memory; they have arguments of their own."
+
+
+class BlockingCallError(NbrayError):
+    """A blocking ``get`` or ``wait`` where it would stop all calls of an asyncio actor: await it."""
+
+    default_text = "A blocking call in an asyncio actor would stop all of its calls. Await it."
 
 
 # --- helpers ------------------------------------------------------------------------------------------

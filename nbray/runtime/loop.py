@@ -74,6 +74,7 @@ class Loop:
         self._after_batch = after_batch
         self._housekeeping = housekeeping
         self._epoll = select.epoll()
+        self.fileno = self._epoll.fileno  # readable when there is something to read, for event loops
         self._channels: dict[int, Channel] = {}
         self._acceptors: dict[int, tuple[socket.socket, Callable[[socket.socket], None]]] = {}
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -230,6 +231,8 @@ class Loop:
             try:
                 self._prepare(None)
                 self._serve(self._epoll.poll(0, _EVENTS_MAX))
+                if self._wake_taken:
+                    self._prepare(None)
             finally:
                 self._reads += 1
                 self._resign()

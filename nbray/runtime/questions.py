@@ -59,6 +59,18 @@ class Questions:
             raise RayTimeoutError(timeout_s=_DEADLINE_S, why="The node daemon did not answer.")
         return answers[0] if answers else None
 
+    def ask_later(self, make: Callable[[int], Message], told: Waiter) -> bool:
+        """Likewise, but ``told`` is completed with the answer, and nobody waits. Lock held.
+
+        False: the session is lost.
+        """
+        if self._is_over:
+            return False
+        self._last_number += 1
+        self._open[self._last_number] = (told, [])
+        self._tell_daemon(make(self._last_number))
+        return True
+
     def answered(self, message: Status | ObjectsPinned | MemoryReport | ActorNamed | ActorList) -> None:
         """Lock held."""
         question = self._open.pop(message.request_id, None)

@@ -66,6 +66,9 @@ class Recorder:
         #: (when, ID, what it is called) of what runs and was not reported: one thread or another pops it.
         self._begun: list[tuple[int, bytes, Named]] = []
         self._reported: tuple[int, bytes, Named]
+        #: The same of calls that overlap, by their IDs; and those that were reported.
+        self._begun_calls: dict[bytes, tuple[int, bytes, Named]] = {}
+        self._reported_calls: dict[bytes, Named] = {}
         self._room = _PER_BATCH  # rows that the next batch still takes of short tasks
         self._to_count: list[TaskSpec] = []
         self._folded_runs: dict[tuple[str, str], int] = {}  # each of these ran, too
@@ -96,11 +99,32 @@ class Recorder:
     def end(self, state: str) -> None:
         """The task that began last is over."""
         try:
-            began_ns, task_id, named = self._begun.pop()
+            began = self._begun.pop()
         except IndexError:  # it was reported as running
             _began_ns, task_id, named = self._reported
             self._note_end(_time_ns() // 1000, task_id, state, named, None)
             return
+        self._end(began, state)
+
+    def begin_call(self, task_id: bytes, named: Named) -> None:
+        """A call starts to run here, while others do."""
+        self._begun_calls[task_id] = (_time_ns(), task_id, named)
+        if self._due_s is None:
+            with self._lock:
+                self._plan()
+
+    def end_call(self, task_id: bytes, state: str) -> None:
+        """That call is over."""
+        began = self._begun_calls.pop(task_id, None)
+        if began is not None:
+            self._end(began, state)
+            return
+        with self._lock:  # ``ship``, in another thread, may be about to report it
+            named = self._reported_calls.pop(task_id)
+        self._note_end(_time_ns() // 1000, task_id, state, named, None)
+
+    def _end(self, began: tuple[int, bytes, Named], state: str) -> None:
+        began_ns, task_id, named = began
         if self._room > 0:
             now_ns = _time_ns()
             detail = {RAN_US: (now_ns - began_ns) // 1000}
@@ -136,6 +160,8 @@ class Recorder:
         self._due_s = None
         if self._begun:
             self._report_what_runs()
+        if self._begun_calls:
+            self._report_calls()
         rows, dropped = self._ring.take(_KEPT)
         self._room = _PER_BATCH
         folded = self._take_counts()
@@ -162,3 +188,12 @@ class Recorder:
         self._reported = began
         began_ns, task_id, named = began
         self._append((began_ns // 1000, TASK, task_id, "running", named.name, named.cell, None))
+
+    def _report_calls(self) -> None:
+        while self._begun_calls:
+            try:
+                task_id, (began_ns, _task_id, named) = self._begun_calls.popitem()
+            except KeyError:  # it ended this moment
+                return
+            self._reported_calls[task_id] = named
+            self._append((began_ns // 1000, TASK, task_id, "running", named.name, named.cell, None))

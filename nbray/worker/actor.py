@@ -45,6 +45,7 @@ class Actor:
     def __init__(self, process: Process, imports: Imports, message: StartActor) -> None:
         self.spec = message.spec
         self.incarnation = message.incarnation
+        self.overlaps = message.spec.is_async or message.spec.max_concurrency > 1
         self.is_leaving = False
         self._why = "It ended by __ray_terminate__()."
         self._process = process
@@ -120,6 +121,13 @@ class Actor:
         self.is_leaving = True
 
     # --- the end ---------------------------------------------------------------------------------
+
+    def announce(self, why: str) -> None:
+        """It will end by its own will, when its calls are done: whatever happens now, it is not restarted."""
+        self.is_leaving = True
+        self._why = why or self._why
+        with self._process.loop.guard, self._process.loop.lock:
+            self._process.tell_daemon(ActorLeft(self.spec.actor_id, self._why))
 
     def leave(self, why: str = "") -> NoReturn:
         """End this process by the actor's own will: it is no failure, and nothing is restarted."""

@@ -1,8 +1,9 @@
 """Runs tasks in the worker's main thread and answers their owners.
 
 Called by:  worker.zygote, in the forked child.
-Imports:    nbray.runtime; worker.{actor,leaving,output,threads,tidying}.
-Never:      runs two tasks at once, or answers a task whose argument views are not yet safe.
+Imports:    nbray.runtime; worker.{actor,leaving,output,threads,tidying,values}, and if need be a host of
+            overlapping calls (worker.concurrent).
+Never:      runs two tasks at once by itself, or answers a task whose argument views are not yet safe.
 """
 
 from __future__ import annotations
@@ -16,31 +17,22 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from itertools import count
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from nbray.core.references import Away, Entry
-from nbray.core.tasks import parcel_id
-from nbray.model import ids
+from nbray.core.references import Entry
 from nbray.model.errors import ObjectStoreFullError, RayConnectionError, SerializationError
-from nbray.model.limits import INLINE_MAX_BYTES, INLINE_TOTAL_MAX_BYTES
-from nbray.runtime.arguments import fill_in
 from nbray.runtime.blocking import BlockingCount
 from nbray.runtime.call_limit import CallLimit
 from nbray.runtime.context import TaskContext
 from nbray.runtime.functions import Imports
 from nbray.runtime.process import Inner, Process
 from nbray.runtime.refs import ObjectRef
-from nbray.runtime.results import returned
-from nbray.runtime.serialization import Serialized, deserialize, pack_small, serialize
+from nbray.runtime.serialization import deserialize, pack_small
 from nbray.runtime.task_errors import serialize_error, serialize_system_error
 from nbray.runtime.waiting import Waiter
 from nbray.transport.sockets import check_peer, tuned
 from nbray.wire.actor_messages import StartActor
-from nbray.wire.base import (
-    Descriptor,
-    Message,
-    Value,
-)
+from nbray.wire.base import Message, Value
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
     Blocked,
@@ -66,6 +58,10 @@ from nbray.worker.output import TaskStream
 from nbray.worker.owner_links import Known, OwnerLink
 from nbray.worker.threads import ThreadLimit
 from nbray.worker.tidying import Tidying
+from nbray.worker.values import Outcome, Values
+
+if TYPE_CHECKING:
+    from nbray.worker.concurrent import CallHost
 
 _clock_ns = time.perf_counter_ns
 logger = logging.getLogger("nbray")
@@ -76,10 +72,6 @@ _BATCH_NS = 500_000
 _BATCH_MAX = 64
 #: A result that is larger than this leaves at once.
 _BULKY_BYTES = 4096
-
-
-#: The results of a task, and whether they are its error.
-Outcome = tuple[list[Value], bool]
 
 
 class Executor:
@@ -93,14 +85,14 @@ class Executor:
         self._actor: Actor | None = None
         self._actor_link = OwnerLink()
         self._inbox: deque[tuple[OwnerLink, TaskCall]] = deque()
-        self._idle: Waiter | None = None
+        self._idle: Waiter | CallHost | None = None
         self._running: OwnerLink | None = None
         self._blocked = False
         self._unsent_since_ns = 0
         self._following: tuple[OwnerLink, TaskCall] | None = None  # taken out of the inbox, runs next
         self._limit = ThreadLimit()
         self._tidying = Tidying(process)
-        self._inner: Inner = ()  # references in the results of the task that ran
+        self._values = Values(process)
         process.objects.says_at_once = False  # but when a task is over
         process.running = lambda: process.context.name if self._running is not None else ""
         self._log_sequence = 0
@@ -213,6 +205,8 @@ class Executor:
         sys.stdout, sys.stderr = self._streams
         link, call = self._wait_for_work()
         while True:
+            if self._actor is not None and self._actor.overlaps:
+                self._overlap(link, call)
             self._execute(link, call)
             if CallLimit.reached:
                 self._depart(link)
@@ -220,6 +214,27 @@ class Executor:
                 self._actor.leave()
             following = self._following
             link, call = self._wait_for_work() if following is None else following
+
+    def _overlap(self, link: OwnerLink, construction: TaskCall) -> NoReturn:
+        """This actor runs several calls at once: from now on its host takes them."""
+        from nbray.worker.concurrent import Hands, host_of  # here: not every worker needs asyncio
+
+        assert self._actor is not None
+        hands = Hands(
+            self._process, self._actor, self._tidying, self._take, lambda: len(self._inbox), self._load,
+            self._values.arguments, self._attempt, self._outcome, self._failure, self._answer_nobody,
+            self._emit_for,
+        )  # fmt: skip
+        self._process.gets.on_blocking = None  # nobody needs to know
+        host = host_of(hands)
+        with self._loop.lock:
+            self._inbox.appendleft((link, construction))
+            self._idle = host
+        host.run_forever()
+
+    def _take(self) -> tuple[OwnerLink, TaskCall] | None:
+        """The next call, if there is one. Lock held."""
+        return self._inbox.popleft() if self._inbox else None
 
     def _depart(self, link: OwnerLink) -> NoReturn:
         """This worker is used up: hand back what waits here, be sent nothing more, and end."""
@@ -267,8 +282,7 @@ class Executor:
         borrowed: list[Entry] = []
         process.recorder.begin(call.task_id, known)
         started_ns = _clock_ns()
-        self._inner = ()
-        results, failed = self._attempt(link, call, known, borrowed)
+        results, failed, inner = self._attempt(link, call, known, borrowed)
         execution_us = (_clock_ns() - started_ns) // 1000
         if self._loop.closing:  # a process that the task forked came back here: it is no worker
             os._exit(int(failed))
@@ -284,7 +298,7 @@ class Executor:
         self._running = None
         if CallLimit.reached:
             self._departure.announce()
-        self._answer(link, call, results, failed, execution_us)
+        self._answer(link, call, results, failed, execution_us, inner)
 
     def _attempt(self, link: OwnerLink, call: TaskCall, known: Known, borrowed: list[Entry]) -> Outcome:
         """Run the user's function; its frames and values are gone when this returns."""
@@ -295,7 +309,7 @@ class Executor:
             if type(call.args) is bytes and not call.dependencies:
                 args, kwargs = deserialize(call.args)
             else:
-                args, kwargs = self._arguments(link, call, borrowed)
+                args, kwargs = self._values.arguments(link, call, borrowed)
             value = function(*args, **kwargs)
             del args, kwargs
         except SystemExit as exc:
@@ -303,15 +317,19 @@ class Executor:
             raise
         except BaseException as exc:  # noqa: BLE001  # whatever user code raises is the task's result
             return self._failure(link, call, known, exc)
+        return self._outcome(link, call, known, value)
+
+    def _outcome(self, link: OwnerLink, call: TaskCall, known: Known, value: Any) -> Outcome:
+        """What the function returned, as results."""
         try:
             if known.num_returns == 1 and not call.seal_results:
                 small = pack_small(value)
                 if small is not None:
-                    return [small], False
-            return self._results(link, call, known, value), False
+                    return [small], False, ()
+            return self._values.results(link, call, known, value)
         except (SerializationError, ObjectStoreFullError) as exc:
             # Ours, not the user's: they stand for themselves.
-            return [serialize_system_error(exc)] * known.num_returns, True
+            return [serialize_system_error(exc)] * known.num_returns, True, ()
         except BaseException as exc:  # noqa: BLE001  # whatever user code raises is the task's result
             return self._failure(link, call, known, exc)
 
@@ -323,82 +341,35 @@ class Executor:
     def _failure(self, link: OwnerLink, call: TaskCall, known: Known, exc: BaseException) -> Outcome:
         refs: list[ObjectRef] = []
         error = serialize_error(exc, task_name=known.name, pid=os.getpid(), node="local", refs=refs)
-        if refs:
-            self._send_parcel(link, call, [refs] * known.num_returns)
-        return [error] * known.num_returns, True
-
-    def _arguments(
-        self, link: OwnerLink, call: TaskCall, borrowed: list[Entry]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        args, kwargs = self._value(link, call.args, borrowed)
-        if call.dependencies:
-            values = [self._value(link, value, borrowed) for value in call.dependencies]
-            args, kwargs = fill_in(args, kwargs, values)
-        return args, kwargs
-
-    def _value(self, link: OwnerLink, value: Value, borrowed: list[Entry]) -> Any:
-        if type(value) is bytes:
-            return deserialize(value)
-        assert type(value) is Descriptor
-        objects = self._process.objects
-        with self._loop.lock:
-            entry = objects.table.borrow_argument(value.object_id, link.owner_id)
-            if entry.value is None or type(entry.value) is Away:
-                objects.provide(entry, value)
-        borrowed.append(entry)
-        return objects.load(entry)
-
-    def _results(self, link: OwnerLink, call: TaskCall, known: Known, value: Any) -> list[Value]:
-        # All are pickled before the first is stored: a failure leaves nothing in the store.
-        packed = [serialize(item, root=root) for root, item in returned(known.name, value, known.num_returns)]
-        values, inline_bytes = [], 0
-        for index, item in enumerate(packed):
-            inline_bytes += item.size_bytes if item.size_bytes <= INLINE_MAX_BYTES else 0
-            values.append(self._pack(link, call, index, item, inline_bytes > INLINE_TOTAL_MAX_BYTES))
-        self._send_parcel(link, call, [item.refs for item in packed])
-        return values
-
-    def _send_parcel(self, link: OwnerLink, call: TaskCall, refs: list[list[ObjectRef]]) -> None:
-        """References in the results: nobody may let go of them while they travel."""
-        if any(refs):
-            name = parcel_id(call.task_id, call.attempt)
-            self._inner = self._process.send_parcel(name, link.owner_id, refs)
-
-    def _pack(
-        self, link: OwnerLink, call: TaskCall, index: int, packed: Serialized, seal: bool = False
-    ) -> Value:
-        if packed.size_bytes <= INLINE_MAX_BYTES and not (seal or call.seal_results):
-            return packed.to_bytes()
-        return self._process.store_result(ids.result_id(call.task_id, index), link.owner_id, packed)
+        inner = self._values.parcel(link, call, [refs] * known.num_returns) if refs else ()
+        return [error] * known.num_returns, True, inner
 
     def _release(self, borrowed: list[Entry]) -> None:
         """Let go of the task's arguments. What is kept of them is known to the daemon before the owner,
         who holds them until it has our answer, lets go: references as holds, bytes under a view as pins.
         """
-        objects = self._process.objects
         self._tidying.let_go(borrowed)
         with self._loop.lock:
-            known = objects.table.entries
-            # By ID: one that was given twice is pinned once, since it is unpinned once.
-            kept = {e.object_id: e for e in borrowed if not e.pinned and e.object_id in known}
-            objects.say_fresh()
-            must_ask = objects.table.unconfirmed or bool(kept)
-            objects.table.unconfirmed = False
+            kept, must_ask = self._tidying.keep(borrowed)
         if must_ask:
             self._process.pin(list(kept))
             with self._loop.lock:
-                objects.note_pinned(list(kept.values()))
+                self._process.objects.note_pinned(list(kept.values()))
 
     def _answer(
-        self, link: OwnerLink, call: TaskCall, results: list[Value], failed: bool, execution_us: int
+        self,
+        link: OwnerLink,
+        call: TaskCall,
+        results: list[Value],
+        failed: bool,
+        execution_us: int,
+        inner: Inner,
     ) -> None:
         """Answer, at once or with the next ones, and take the next task if there is one."""
         log_sequence = 0
         if self._log_reported != self._log_sequence:
             log_sequence = self._log_reported = self._log_sequence
-        answer = TaskAnswer(
-            call.task_id, call.attempt, failed, results, execution_us, log_sequence, self._inner
-        )
+        answer = TaskAnswer(call.task_id, call.attempt, failed, results, execution_us, log_sequence, inner)
         with self._loop.guard, self._loop.lock:
             inbox = self._inbox
             self._following = inbox.popleft() if inbox else None
@@ -429,6 +400,8 @@ class Executor:
 
         In an actor it is how the actor ends by its own will.
         """
+        if self._actor is not None and self._actor.overlaps:  # its host waits for other calls
+            return
         for stream in self._streams:
             stream.end_of_task()
         if self._actor is not None:
@@ -461,7 +434,10 @@ class Executor:
     # --- output --------------------------------------------------------------------------------------
 
     def _emit(self, stream: str, lines: list[str]) -> None:
-        context = self._process.context
+        self._emit_for(self._process.context, stream, lines)
+
+    def _emit_for(self, context: TaskContext, stream: str, lines: list[str]) -> int:
+        """Send lines that this task printed; returns how many batches that are now."""
         with self._loop.lock:
             self._log_sequence += 1
             self._process.tell_daemon(
@@ -475,3 +451,4 @@ class Executor:
                     lines,
                 )
             )
+            return self._log_sequence

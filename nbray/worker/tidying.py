@@ -44,8 +44,25 @@ class Tidying:
             with self._loop.lock:
                 objects.drain()
 
+    def keep(self, borrowed: list[Entry]) -> tuple[dict[bytes, Entry], bool]:
+        """After ``let_go``: what the task keeps of its arguments, and whether the daemon must be asked.
+
+        Lock held. References that it keeps are told as holds. What is returned is to be pinned before the
+        answer, by ``PinObjects``; where the daemon may not have read of the holds, that is asked also for
+        nothing, and its answer says that it has.
+        """
+        table = self._objects.table
+        known = table.entries
+        # By ID: one that was given twice is pinned once, since it is unpinned once. What nothing holds but
+        # another call that runs here, and has the same argument, is safe until that one is over.
+        kept = {e.object_id: e for e in borrowed if not e.pinned and e.object_id in known and _outlives(e)}
+        self._objects.say_fresh()
+        must_ask = table.unconfirmed or bool(kept)
+        table.unconfirmed = False
+        return kept, must_ask
+
     def _keeps(self, entry: Entry) -> bool:
-        return not entry.pinned and entry.held and self._objects.is_alive(entry)
+        return not entry.pinned and _outlives(entry) and self._objects.is_alive(entry)
 
     def deadline_s(self) -> float | None:
         """When to collect, if there is nothing to do until then; None if nothing is held."""
@@ -64,3 +81,8 @@ class Tidying:
         with self._loop.guard, self._loop.lock:
             self._objects.drain()
             return sum(entry.held for entry in self._objects.table.entries.values())
+
+
+def _outlives(entry: Entry) -> bool:
+    """Whether something else than calls that run holds it."""
+    return bool(entry.handles or entry.views or entry.kept)

@@ -48,6 +48,7 @@ EXAMPLES: list[NbrayError] = [
     errors.UnknownObjectError(b"o" * 20),
     RayTimeoutError(object_id=b"o" * 20, timeout_s=5.0, why="Task f waits for 2 GPUs."),
     SerializationError(path="args[1].lock", type_name="_thread.lock", reason="TypeError: cannot"),
+    errors.BlockingCallError(),
     errors.OptionError(), errors.ReservedNameError("resources may not name CPU: use num_cpus."),
 ]  # fmt: skip
 
