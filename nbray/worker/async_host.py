@@ -24,6 +24,9 @@ from nbray.worker.values import Outcome
 
 #: Tasks that a leaving actor has left over are cancelled, and have so long to clean up.
 _CANCEL_S = 1.0
+#: So many calls begin in one turn of the event loop at most, so that the first of many answers leave while
+#: the last ones run.
+_START_MAX = 128
 
 
 class AsyncHost(CallHost):
@@ -81,7 +84,8 @@ class AsyncHost(CallHost):
         self._is_called = False
         begun: list[Running] = []
         with self.process.loop.lock:
-            while len(self.running) < self._limit:
+            most = min(self._limit - len(self.running), _START_MAX)
+            while len(begun) < most:
                 running = self.take()
                 if running is None:
                     break
@@ -91,6 +95,9 @@ class AsyncHost(CallHost):
             running.task = self._events.create_task(self._run(running))
         if begun:
             enter(self._own)
+        if len(begun) == _START_MAX and not self._is_called:
+            self._is_called = True
+            self._events.call_soon(self._start_calls)
 
     # --- one call ------------------------------------------------------------------------------------
 
