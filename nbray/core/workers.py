@@ -164,6 +164,7 @@ class WorkerPool:
             worker.dedicated = worker.leaving = True
             self._dedicated += 1
             self._start_what_is_missing(out)
+            self.warm_up(out)  # the next one is to be as quick
 
     def leave(self, process_id: bytes, out: list[Command]) -> bytes | None:
         """The process takes no more tasks. Returns the lease that it serves, to be asked back for.

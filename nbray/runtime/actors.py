@@ -35,6 +35,7 @@ from nbray.wire.actor_messages import (
     ActorUpdate,
     CreateActor,
     FailActor,
+    KillActor,
     ReleaseActor,
     UnwatchActor,
     WatchActor,
@@ -402,6 +403,13 @@ class Actors:
         actor_calls.connected(route, update.incarnation)
         self._feed(route)
         self._loop.soon()
+
+    def kill(self, actor_id: bytes, no_restart: bool) -> None:
+        """End an actor's process by force. Calls that are made from now on are none of that process's."""
+        route = self.routes.get(actor_id)
+        if route is not None:
+            actor_calls.disconnected(route)
+        self._process.tell_daemon(KillActor(actor_id, no_restart))
 
     # --- handles go ----------------------------------------------------------------------------
 

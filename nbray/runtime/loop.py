@@ -9,9 +9,7 @@ polls the sockets itself, so that a reply needs no hand-over between threads; a 
 role taken sleeps on a lock of its own until its thing arrives or the role falls vacant. The
 I/O thread blocks in the same epoll; when bytes arrive it first stands back for a millisecond, and
 reads only if nobody else has.
-
 All shared state of the runtime is guarded by ``lock``. Handlers run with it held.
-
 Source: the leader/followers pattern, Schmidt et al., PLoP 2000.
 """
 
@@ -73,11 +71,9 @@ class Loop:
         self._before_poll = before_poll
         self._after_batch = after_batch
         self._housekeeping = housekeeping
-        self._epoll = select.epoll()
         self._channels: dict[int, Channel] = {}
         self._acceptors: dict[int, tuple[socket.socket, Callable[[socket.socket], None]]] = {}
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._wake_fd, select.EPOLLIN)
+        self._open()
         self._dirty: list[Channel] = []
         self.is_due = False  # somebody waits for ``before_poll``, or for what is dirty to leave
         self._deadline_s: float | None = None
@@ -100,6 +96,17 @@ class Loop:
 
     def start(self) -> None:
         self._thread.start()
+
+    def renew(self) -> None:
+        """In a fork of the process that made this, before it is used: have descriptors of our own."""
+        self._epoll.close()
+        os.close(self._wake_fd)
+        self._open()
+
+    def _open(self) -> None:
+        self._epoll = select.epoll()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake_fd, select.EPOLLIN)
 
     # --- connections ---------------------------------------------------------------------------
 
@@ -418,8 +425,9 @@ class Loop:
         while not self.closing:
             seen = self._reads
             with self.lock:
-                timeout = _STAND_BACK_S if self.is_due else self._time_left()
-                self._io_until_s = self._deadline_s
+                self._io_until_s = due_s = self._deadline_s
+                timeout = None if due_s is None else max(0.0, due_s - _monotonic())
+                timeout = _STAND_BACK_S if self.is_due else timeout
                 self._io_asleep = timeout is None or timeout > _STAND_BACK_S
             events = self._epoll.poll(timeout, _EVENTS_MAX)
             self._io_asleep = False
@@ -439,9 +447,6 @@ class Loop:
                 self._drain()
             finally:
                 self._resign()
-
-    def _time_left(self) -> float | None:
-        return None if self._deadline_s is None else max(0.0, self._deadline_s - _monotonic())
 
     def _drain(self) -> None:
         """Read until nothing is left; the leader's role is ours."""

@@ -30,7 +30,7 @@ from nbray.model.resources import Shape
 from nbray.runtime import custom_serializers
 from nbray.runtime.actors import Actors
 from nbray.runtime.arguments import mark_references
-from nbray.runtime.context import Place, TaskContext
+from nbray.runtime.context import Place, TaskContext, new_context
 from nbray.runtime.from_daemon import HANDLERS
 from nbray.runtime.functions import Definition
 from nbray.runtime.gets import Gets
@@ -143,6 +143,16 @@ class Process:
         self._on_lost = on_lost
 
     # --- life --------------------------------------------------------------------------------------
+
+    def become(self, process_id: bytes, endpoint: str) -> None:
+        """This is a fork of the process in which it was made: have a name and descriptors of its own."""
+        welcome = self.welcome
+        self.process_id = self.recorder.process_id = self.objects.home.process_id = process_id
+        self.address = self.submitter.address = OwnerAddress(
+            welcome.node_id, welcome.node_incarnation, process_id, endpoint
+        )
+        self.context = new_context(self.job_id, process_id, 0, "", self.context.place)
+        self.loop.renew()
 
     def attach(self, daemon: Channel | None) -> None:
         """The connection to the daemon, if there is one, is served by the loop now: go to work."""

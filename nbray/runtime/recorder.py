@@ -56,7 +56,7 @@ class Recorder:
         tell_daemon: Callable[[Message], None],
         arm: Callable[[float], None],
     ) -> None:
-        self._process_id = process_id
+        self.process_id = process_id
         self._lock = lock
         self._tell_daemon = tell_daemon
         self._arm = arm
@@ -140,7 +140,7 @@ class Recorder:
         self._room = _PER_BATCH
         folded = self._take_counts()
         if rows or dropped or folded:
-            self._tell_daemon(EventBatch(self._process_id, dropped, folded, [list(row) for row in rows]))
+            self._tell_daemon(EventBatch(self.process_id, dropped, folded, [list(row) for row in rows]))
 
     def _take_counts(self) -> list[tuple[str, str, int]]:
         """What was counted since the last time, as (name, state, number)."""

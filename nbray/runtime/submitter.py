@@ -95,7 +95,7 @@ class Submitter:
         self.actors: Actors  # set by ``runtime.process``
         self.node_cpus = UNIT
         self._loop = loop
-        self._address = address
+        self.address = address
         self.job_id = job_id
         self._tell_daemon = tell_daemon
         self._log_due = log_due
@@ -397,7 +397,7 @@ class Submitter:
         lease.host = link
         link.lease = lease
         if link.channel is not None:
-            hello = OwnerHello(PROTOCOL_VERSION, lease.lease_id, self._address, self.job_id)
+            hello = OwnerHello(PROTOCOL_VERSION, lease.lease_id, self.address, self.job_id)
             self._loop.send(link.channel, encode(hello), now=False)
             self.pool.feed(lease, now_s, commands)
             self._perform(commands)

@@ -85,8 +85,8 @@ Outcome = tuple[list[Value], bool]
 class Executor:
     """The worker's side of leases: a queue of pushed tasks and the one that runs."""
 
-    def __init__(self, process: Process, listener: socket.socket) -> None:
-        self._process = process
+    def __init__(self, process: Process) -> None:
+        self.process = self._process = process
         self._loop = process.loop
         self._imports = Imports()
         self._departure = Departure(process)
@@ -107,6 +107,9 @@ class Executor:
         self._log_reported = 0
         self._streams = (TaskStream("stdout", 1, self._emit), TaskStream("stderr", 2, self._emit))
         self._waits = process.gets.on_blocking = BlockingCount(self._on_blocking)
+
+    def accept_on(self, listener: socket.socket) -> None:
+        """Where owners connect."""
         self._loop.add_acceptor(listener, self._on_owner)
 
     # --- messages (lock held) --------------------------------------------------------------------

@@ -59,6 +59,7 @@ def main() -> None:
         return
     mapping = Mapping(descriptors[0], welcome.store_capacity_bytes)
     os.close(descriptors[0])
+    worker = _prepare(welcome, mapping)
     gc.freeze()  # workers share these pages; the collector must not write to them
     gc.enable()
     control.send(encode(ZygoteReady(os.getpid())))
@@ -67,7 +68,7 @@ def main() -> None:
         if message is None:
             os._exit(0)
         if isinstance(message, ForkWorker):
-            _fork_twice(control, message, descriptors, daemon_pid, welcome, mapping)
+            _fork_twice(control, message, descriptors, daemon_pid, worker)
 
 
 def _preload() -> None:
@@ -88,15 +89,14 @@ def _fork_twice(
     message: ForkWorker,
     descriptors: list[int],
     daemon_pid: int,
-    welcome: Welcome,
-    mapping: Mapping,
+    worker: Executor,
 ) -> None:
     middle = _fork_if_possible()
     if middle == 0:
         try:
             pid = _fork_if_possible()
             if pid == 0:
-                _child(control, message, descriptors, daemon_pid, welcome, mapping)
+                _child(control, message, descriptors, daemon_pid, worker)
             control.send(encode(WorkerForked(message.process_id, pid or 0)))
         finally:
             os._exit(0)
@@ -106,6 +106,25 @@ def _fork_twice(
         os.waitpid(middle, 0)
     for fd in descriptors:
         os.close(fd)
+
+
+def _prepare(welcome: Welcome, mapping: Mapping) -> Executor:
+    """Make what every worker will be, once.
+
+    A worker would have to touch all the code that does so, and every page that is touched is copied: that is
+    a fifth of a worker's memory, and of the time that its start takes.
+    """
+    job_id = bytes(PROCESS_ID_BYTES)  # learned with the first owner; IDs hang on task IDs, not on it
+    process = Process(
+        process_id=job_id,
+        job_id=job_id,
+        endpoint="",
+        welcome=welcome,
+        mapping=mapping,
+        context=new_context(job_id, job_id, 0, "", Place("", 1)),
+        on_lost=lambda: os._exit(0),
+    )
+    return Executor(process)
 
 
 def _fork_if_possible() -> int | None:
@@ -121,8 +140,7 @@ def _child(
     message: ForkWorker,
     descriptors: list[int],
     daemon_pid: int,
-    welcome: Welcome,
-    mapping: Mapping,
+    worker: Executor,
 ) -> None:
     """Becomes a worker; never returns."""
     try:
@@ -139,7 +157,7 @@ def _child(
         if "numpy.random" in sys.modules:  # else it draws a seed of its own when it is imported
             sys.modules["numpy.random"].seed()
         os.environ.update(message.env)
-        _serve(message, socket.socket(fileno=daemon_fd), welcome, mapping)
+        _serve(message, socket.socket(fileno=daemon_fd), worker)
     except BaseException:  # noqa: BLE001  # a forked child must never return into the zygote
         import traceback
 
@@ -169,27 +187,20 @@ def _await_adoption(daemon_pid: int, daemon_fd: int) -> None:
         os._exit(1)
 
 
-def _serve(message: ForkWorker, sock: socket.socket, welcome: Welcome, mapping: Mapping) -> None:
-    job_id = bytes(PROCESS_ID_BYTES)  # learned with the first owner; IDs hang on task IDs, not on it
-    process = Process(
-        process_id=message.process_id,
-        job_id=job_id,
-        endpoint=message.endpoint,
-        welcome=welcome,
-        mapping=mapping,
-        context=new_context(job_id, message.process_id, 0, "", Place("", 1)),
-        on_lost=lambda: os._exit(0),
-    )
+def _serve(message: ForkWorker, sock: socket.socket, worker: Executor) -> None:
+    process = worker.process
+    process.become(message.process_id, message.endpoint)
     set_current(process)
-    listener = listen(Path(message.endpoint))
-    executor = Executor(process, listener)
-    channel = process.loop.add(tuned(sock), "daemon", executor.on_daemon_message, process.on_daemon_lost)
+    worker.accept_on(listen(Path(message.endpoint)))
+    channel = process.loop.add(tuned(sock), "daemon", worker.on_daemon_message, process.on_daemon_lost)
     process.attach(channel)
     with process.loop.lock:
         process.tell_daemon(
-            Hello(PROTOCOL_VERSION, "worker", message.process_id, os.getpid(), job_id, message.endpoint)
+            Hello(
+                PROTOCOL_VERSION, "worker", message.process_id, os.getpid(), process.job_id, message.endpoint
+            )
         )
-    executor.run_forever()
+    worker.run_forever()
 
 
 if __name__ == "__main__":
