@@ -118,6 +118,10 @@ class Submitter:
         cpus = dict(shape).get("CPU", 0)
         return self.node_cpus // cpus if cpus else lease_commands.UNBOUNDED_PARALLELISM
 
+    def has_work(self) -> bool:
+        """Whether a task or a call is not over. Constructors that may run again end with this process."""
+        return any(type(task.spec.pooled) is not Creation for task in self.tasks.tasks.values())
+
     # --- tasks in ------------------------------------------------------------------------------
 
     def submit(self, task: Task) -> None:

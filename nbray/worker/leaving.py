@@ -47,7 +47,7 @@ class Departure:
             while not loop.wait(self._dismissed):
                 loop.guard.deliver()
             # Their leases too: workers of an owner that ends with leases end with it.
-            while len(process.submitter.tasks) or process.submitter.pool.by_id:
+            while process.submitter.has_work() or process.submitter.pool.by_id:
                 loop.wait(Waiter(), time.monotonic() + _LOOK_S)
             with loop.lock:
                 process.recorder.ship()
