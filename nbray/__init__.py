@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
+    from nbray.api.errors import error_info, errors
     from nbray.api.looking import memory, objects
     from nbray.api.modes import LOCAL_MODE, PYTHON_MODE, SCRIPT_MODE, SILENT_MODE, WORKER_MODE
     from nbray.api.objects import get, put, wait
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         ClusterNotFoundError,
         GetTimeoutError,
         NbrayError,
+        ObjectLostError,
         ObjectStoreFullError,
         OptionError,
         OwnerDiedError,
@@ -54,8 +56,10 @@ if TYPE_CHECKING:
         SessionStartError,
         SocketPathError,
         StaleSessionError,
+        TaskCancelledError,
         UnknownObjectError,
         UnreconstructableError,
+        WorkerCrashedError,
     )
     from nbray.runtime.identifiers import (
         ActorCheckpointID,
@@ -77,6 +81,7 @@ __version__ = "0.1.0"
 #: must not pay for (or even load) what users call: so nothing is imported before it is asked for.
 _HOMES = {
     "nbray.api.classic_worker": ("get_webui_url",),
+    "nbray.api.errors": ("error_info", "errors"),
     "nbray.api.looking": ("memory", "objects"),
     "nbray.api.modes": ("LOCAL_MODE", "PYTHON_MODE", "SCRIPT_MODE", "SILENT_MODE", "WORKER_MODE"),
     "nbray.api.objects": ("get", "put", "wait"),
@@ -92,7 +97,7 @@ _HOMES = {
 _OTHER_NAMES = {"ObjectID": "ObjectRef"}
 #: Rooms that are opened when they are asked for. ``worker`` is the worker process's, of which only the
 #: door is loaded; behind it stand the classic names.
-_ROOMS = ("experimental", "internal", "jupyter", "services", "worker")
+_ROOMS = ("exceptions", "experimental", "internal", "jupyter", "services", "worker")
 
 
 def classic_worker_name(name: str) -> Any:
@@ -144,11 +149,12 @@ def __dir__() -> list[str]:
 __all__ = [
     "LOCAL_MODE", "PYTHON_MODE", "SCRIPT_MODE", "SILENT_MODE", "WORKER_MODE", "ActorCheckpointID",
     "ActorClassID", "ActorID", "ClientID", "ClusterNotFoundError", "FunctionID", "GetTimeoutError", "JobID",
-    "NbrayError", "ObjectID", "ObjectRef", "ObjectStoreFullError", "OptionError", "OwnerDiedError",
-    "PlatformError", "ProtocolError", "RayActorError", "RayCancellationError", "RayConnectionError",
-    "RayError", "RayGetArgumentError", "RayGetError", "RayTaskError", "RayTimeoutError", "RayWorkerError",
-    "RayletError", "RedisNotFoundError", "RemoteFunction", "ReservedNameError", "SerializationError",
-    "SessionStartError", "SocketPathError", "StaleSessionError", "TaskID", "UniqueID", "UnknownObjectError",
-    "UnreconstructableError", "WorkerID", "get", "init", "is_initialized", "memory", "objects",
-    "put", "register_custom_serializer", "remote", "shutdown", "status", "wait",
+    "NbrayError", "ObjectID", "ObjectLostError", "ObjectRef", "ObjectStoreFullError", "OptionError",
+    "OwnerDiedError", "PlatformError", "ProtocolError", "RayActorError", "RayCancellationError",
+    "RayConnectionError", "RayError", "RayGetArgumentError", "RayGetError", "RayTaskError", "RayTimeoutError",
+    "RayWorkerError", "RayletError", "RedisNotFoundError", "RemoteFunction", "ReservedNameError",
+    "SerializationError", "SessionStartError", "SocketPathError", "StaleSessionError", "TaskCancelledError",
+    "TaskID", "UniqueID", "UnknownObjectError", "UnreconstructableError", "WorkerCrashedError", "WorkerID",
+    "error_info", "errors", "get", "init", "is_initialized", "memory", "objects", "put",
+    "register_custom_serializer", "remote", "shutdown", "status", "wait",
 ]  # fmt: skip

@@ -35,7 +35,8 @@ from nbray.runtime.gets import Gets
 from nbray.runtime.log_order import LogOrder
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
-from nbray.runtime.questions import Questions
+from nbray.runtime.pushed_errors import PushedErrors
+from nbray.runtime.questions import ANSWERS, Questions
 from nbray.runtime.recorder import Recorder
 from nbray.runtime.refs import NOWHERE, ObjectRef, make_ref, pairs_of, serve_references
 from nbray.runtime.repeats import Repeats
@@ -51,12 +52,10 @@ from nbray.runtime.sites import here
 from nbray.runtime.submitter import Submitter
 from nbray.store.mapping import Mapping
 from nbray.transport.channel import Channel
-from nbray.wire.base import (
-    Message,
-    Value,
-)
+from nbray.wire.base import Message, Value
 from nbray.wire.codec import encode
-from nbray.wire.memory_messages import DescribeEntries, MemoryReport
+from nbray.wire.error_messages import ErrorPushed
+from nbray.wire.memory_messages import DescribeEntries
 from nbray.wire.messages import (
     Advice,
     GetStatus,
@@ -76,7 +75,6 @@ from nbray.wire.object_messages import (
     ObjectGone,
     ObjectReady,
     ObjectsLost,
-    ObjectsPinned,
     PinObjects,
     RecallObjects,
     RecallSlab,
@@ -137,6 +135,7 @@ class Process:
             self.loop, process_id, self.tell_daemon, self.tell_soon,
             self.submitter.argument_ready, self.submitter.argument_refused,
         )  # fmt: skip
+        self.pushed = PushedErrors(self, self.loop, self.objects.reading, shows=on_warning is not None)
         if mapping is not None:
             self.objects.attach(mapping, welcome.node_id)
         self.objects.creating.has_backlog = lambda: self._daemon is None or bool(self._daemon.outgoing)
@@ -199,8 +198,7 @@ class Process:
     def on_daemon_lost(self) -> None:
         """The daemon's socket closed. Lock held."""
         self._daemon = None
-        if self.failure is None:
-            self.failure = RayletError(node="", why="its connection closed")
+        self.failure = self.failure or RayletError(node="", why="its connection closed")
         if self._on_lost is not None:
             self._on_lost()
         self.objects.fail_all(self.failure)
@@ -227,6 +225,8 @@ class Process:
 
     def _before_poll(self) -> None:
         self.objects.drain()
+        if self.pushed.outbox:
+            self.pushed.drain()
         self.submitter.before_poll()
         if self.objects.promotions.is_due:
             self.objects.promotions.advance()
@@ -240,6 +240,7 @@ class Process:
         self.submitter.housekeeping(now_s)
         self.objects.promotions.housekeeping()
         self.recorder.housekeeping(now_s)
+        self.pushed.housekeeping(now_s)
 
     def _check(self, ref: ObjectRef) -> None:
         """Raises: NbrayError if the session is lost, or the reference is another session's."""
@@ -493,8 +494,7 @@ _HANDLERS: dict[type[Message], Callable[[Process, Any], None]] = {
     DropObjects: lambda p, m: p.objects.freeing.free(m.object_ids),
     RecallSlab: lambda p, m: p.objects.slabs.recalled(m),
     LogLines: lambda p, m: p.logs.arrived(m),
-    Status: lambda p, m: p.questions.answered(m),
-    ObjectsPinned: lambda p, m: p.questions.answered(m),
-    MemoryReport: lambda p, m: p.questions.answered(m),
+    **dict.fromkeys(ANSWERS, lambda p, m: p.questions.answered(m)),
+    ErrorPushed: lambda p, m: p.pushed.arrived(m),
     DescribeEntries: describing.answer,
 }

@@ -29,18 +29,15 @@ from nbray.runtime.call_limit import CallLimit
 from nbray.runtime.context import Place, TaskContext
 from nbray.runtime.functions import Imports
 from nbray.runtime.process import Inner, Process
+from nbray.runtime.pushed_errors import TASK
 from nbray.runtime.refs import ObjectRef
 from nbray.runtime.results import returned
 from nbray.runtime.serialization import Serialized, deserialize, pack_small, serialize
-from nbray.runtime.task_errors import serialize_error, serialize_system_error
+from nbray.runtime.task_errors import serialize_error, serialize_system_error, text_of
 from nbray.runtime.waiting import Waiter
 from nbray.transport.channel import Channel
 from nbray.transport.sockets import check_peer, tuned
-from nbray.wire.base import (
-    Descriptor,
-    Message,
-    Value,
-)
+from nbray.wire.base import Descriptor, Message, Value
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
     Blocked,
@@ -306,6 +303,7 @@ class Executor:
             return self._results(link, call, known, value), False
         except (SerializationError, ObjectStoreFullError) as exc:
             # Ours, not the user's: they stand for themselves.
+            self._process.pushed.push_now(TASK, f"task {known.name} failed (pid {os.getpid()})\n{exc}")
             return [serialize_system_error(exc)] * known.num_returns, True
         except BaseException as exc:  # noqa: BLE001  # whatever user code raises is the task's result
             return self._failure(link, call, known, exc)
@@ -315,6 +313,7 @@ class Executor:
         error = serialize_error(exc, task_name=known.name, pid=os.getpid(), node="local", refs=refs)
         if refs:
             self._send_parcel(link, call, [refs] * known.num_returns)
+        self._process.pushed.push_now(TASK, text_of(error))
         return [error] * known.num_returns, True
 
     def _arguments(
