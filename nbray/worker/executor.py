@@ -1,7 +1,7 @@
 """Runs tasks in the worker's main thread and answers their owners.
 
 Called by:  worker.zygote, in the forked child.
-Imports:    nbray.runtime; worker.{leaving,output,threads,tidying}.
+Imports:    nbray.runtime; worker.{leaving,lingering,output,threads,tidying,undoing}.
 Never:      runs two tasks at once, or answers a task whose argument views are not yet safe.
 """
 
@@ -58,9 +58,11 @@ from nbray.wire.messages import (
     Unblocked,
 )
 from nbray.worker.leaving import Departure
+from nbray.worker.lingering import Lingering
 from nbray.worker.output import TaskStream
 from nbray.worker.threads import ThreadLimit
 from nbray.worker.tidying import Tidying
+from nbray.worker.undoing import Undoing
 
 _clock_ns = time.perf_counter_ns
 logger = logging.getLogger("nbray")
@@ -119,6 +121,9 @@ class Executor:
         self._unsent_since_ns = 0
         self._following: tuple[OwnerLink, TaskCall] | None = None  # taken out of the inbox, runs next
         self._limit = ThreadLimit()
+        self._undoing = Undoing()
+        self._lingering = Lingering()
+        self._is_used_up = False
         self._tidying = Tidying(process)
         self._inner: Inner = ()  # references in the results of the task that ran
         process.objects.says_at_once = False  # but when a task is over
@@ -187,6 +192,7 @@ class Executor:
             self._process.loop.later.append(
                 partial(logger.warning, "cannot enter the driver's folder: %s", exc)
             )
+        self._undoing.forget()
 
     def _hand_back(self, link: OwnerLink, calls: list[TaskCall]) -> None:
         if link.channel is not None:
@@ -205,13 +211,14 @@ class Executor:
 
     def run_forever(self) -> None:
         sys.stdout, sys.stderr = self._streams
-        link, call = self._wait_for_work()
+        self._undoing.install()
+        link, call = self._wait_for_work(None)
         while True:
             self._execute(link, call)
-            if CallLimit.reached:
+            if self._is_used_up:
                 self._depart(link)
             following = self._following
-            link, call = self._wait_for_work() if following is None else following
+            link, call = self._wait_for_work(link) if following is None else following
 
     def _depart(self, link: OwnerLink) -> NoReturn:
         """This worker is used up: hand back what waits here, be sent nothing more, and end."""
@@ -222,14 +229,21 @@ class Executor:
         self._on_blocking(True)
         self._departure.go()
 
-    def _wait_for_work(self) -> tuple[OwnerLink, TaskCall]:
-        deadline_s = self._tidying.deadline_s()
+    def _wait_for_work(self, last: OwnerLink | None) -> tuple[OwnerLink, TaskCall]:
+        self._lingering.look()
+        tidy_at_s, look_at_s = self._tidying.deadline_s(), self._lingering.deadline_s()
         while True:
-            work = self._next_work(deadline_s)
+            deadlines_s = [at_s for at_s in (tidy_at_s, look_at_s) if at_s is not None]
+            work = self._next_work(min(deadlines_s, default=None))
             if work is not None:
                 return work
-            self._tidying.collect()
-            deadline_s = None  # until the next task there will be nothing new
+            if tidy_at_s is not None and time.monotonic() >= tidy_at_s:
+                self._tidying.collect()
+                tidy_at_s = None  # until the next task there will be nothing new
+            if last is not None and self._lingering.is_too_long():
+                self._departure.announce()
+                self._depart(last)
+            look_at_s = self._lingering.deadline_s()
 
     def _next_work(self, deadline_s: float | None) -> tuple[OwnerLink, TaskCall] | None:
         """The next task; None if there was none until then."""
@@ -255,6 +269,7 @@ class Executor:
         )
         if known.threads != self._limit.threads:
             self._limit.set(known.threads)
+            self._undoing.forget()
         self._running = link
         borrowed: list[Entry] = []
         process.recorder.begin(call.task_id, known)
@@ -264,6 +279,12 @@ class Executor:
         execution_us = (_clock_ns() - started_ns) // 1000
         if self._loop.closing:  # a process that the task forked came back here: it is no worker
             os._exit(int(failed))
+        if self._undoing.notes:
+            self._undoing.undo()
+        if sys.stdout is not self._streams[0] or sys.stderr is not self._streams[1]:
+            sys.stdout, sys.stderr = self._streams
+        if execution_us > _BATCH_TASK_US or self._lingering.since_s is not None:
+            self._lingering.look()
         if self._blocked:
             self._waits.end()  # an await that the task left unfinished
         for stream in self._streams:
@@ -274,7 +295,8 @@ class Executor:
             self._release(borrowed)
         process.recorder.end("failed" if failed else "finished")
         self._running = None
-        if CallLimit.reached:
+        if CallLimit.reached or self._undoing.is_spoiled or self._lingering.is_too_long():
+            self._is_used_up = True
             self._departure.announce()
         self._answer(link, call, results, failed, execution_us)
 
