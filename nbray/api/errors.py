@@ -15,7 +15,7 @@ from nbray.wire.error_messages import ErrorRow, Errors, GetErrors
 __all__ = ["ErrorInfo", "error_info", "errors"]
 
 
-class ErrorInfo(dict[str, Any]):
+class ErrorInfo(dict[Any, Any]):
     """One error: ``type``, ``message``, ``timestamp`` (seconds since 1970).
 
     The first releases had bytes in here: under ``b"type"`` there is the type as bytes, and so on.

@@ -44,7 +44,7 @@ class PushedErrors:
         self._pool_size = PoolSize(cpus)
         self._last = ErrorRow("", "", 0.0)  # of those that were left out
         self.handlers: dict[type[Message], Callable[[Peer, Any], None]] = {
-            PushError: lambda _peer, m: self.push(m.kind, m.message, m.job_id),
+            PushError: lambda _peer, m: self.push(m.kind, m.message, m.job_id, told=m.told),
             GetErrors: self._on_get,
         }
 

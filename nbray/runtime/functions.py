@@ -103,7 +103,7 @@ def _pickle(definition: Definition, captured: list[Any]) -> bytes:
             f"The code of {name} is {size_bytes / 1e6:.0f} MB when pickled: it has captured data. "
             "Put the data with nbray.put() and pass the reference as an argument."
         )
-        push("pickling_large_object", text)
+        push("pickling_large_object", text, told=True)
         warnings.warn(text, stacklevel=6)
     return pickled
 

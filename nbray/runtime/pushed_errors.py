@@ -32,22 +32,23 @@ GRACE_S = 5.0
 #: An error is often raised a moment before it comes here by its longer way.
 _BEFORE_S = 1.0
 _WAITING_MAX = 1000
-#: So many task errors are shown at a time; the others are counted.
+#: So many task errors are shown within ``GRACE_S``; the others are counted.
 _SHOWN_MAX = 3
 
 
-def push(kind: str, message: str) -> None:
+def push(kind: str, message: str, *, told: bool = False) -> None:
     """Tell people of an error: from any thread, with or without the loop's lock, in drivers and workers.
 
     Args:
         kind: one of the classic types, such as ``"worker_died"`` or ``"checkpoint"``.
         message: sentences; what happened and, if there is something to do, what.
+        told: the program has said so already; it is kept, and not shown again.
 
     Without a session it does nothing.
     """
     process = current_or_none()
     if process is not None:
-        process.pushed.push(kind, message)
+        process.pushed.push(kind, message, told=told)
 
 
 class Host(Protocol):
@@ -75,11 +76,14 @@ class PushedErrors:
         self._shows = shows
         self.outbox: deque[PushError] = deque(maxlen=_WAITING_MAX)
         self._waiting: deque[tuple[float, ErrorRow, int]] = deque(maxlen=_WAITING_MAX)
+        self._shown = 0  # until then
+        self._unsaid = 0
+        self._until_s: float | None = None
 
-    def push(self, kind: str, message: str) -> None:
+    def push(self, kind: str, message: str, *, told: bool = False) -> None:
         """See ``push`` of this module."""
         # Of both deque and eventfd one is atomic and the other harmless: no lock is needed.
-        self.outbox.append(self._made(kind, message))
+        self.outbox.append(self._made(kind, message, told))
         self._loop.wake()
 
     def push_now(self, kind: str, message: str) -> None:
@@ -87,9 +91,9 @@ class PushedErrors:
         with self._loop.guard, self._loop.lock:
             self._host.tell_daemon(self._made(kind, message))
 
-    def _made(self, kind: str, message: str) -> PushError:
+    def _made(self, kind: str, message: str, told: bool = False) -> PushError:
         text = shortened(message).encode("utf-8", "backslashreplace").decode()
-        return PushError(kind, text, self._host.job_id)
+        return PushError(kind, text, self._host.job_id, told)
 
     def drain(self) -> None:
         """Send what was pushed. Lock held."""
@@ -111,18 +115,27 @@ class PushedErrors:
 
     def housekeeping(self, now_s: float) -> None:
         """Show the task errors that are old enough, if nobody raised one. Lock held."""
-        due: list[tuple[ErrorRow, int]] = []
         waiting = self._waiting
         while waiting and waiting[0][0] + GRACE_S <= now_s:
             arrived_s, row, left_out = waiting.popleft()
             if self._reading.raised_s < arrived_s - _BEFORE_S:
-                due.append((row, left_out))
-        for row, left_out in due[:_SHOWN_MAX]:
-            self._loop.later.append(partial(_show_task, row.message, left_out))
-        if len(due) > _SHOWN_MAX:
-            self._loop.later.append(partial(_show_more, len(due) - _SHOWN_MAX))
-        if waiting:
-            self._loop.arm(waiting[0][0] + GRACE_S)
+                self._show_some(row, left_out, now_s)
+        if self._until_s is not None and now_s >= self._until_s:
+            self._loop.later.append(partial(_show_more, self._unsaid))
+            self._shown, self._unsaid, self._until_s = 0, 0, None
+        for at_s in (self._until_s, waiting[0][0] + GRACE_S if waiting else None):
+            if at_s is not None:
+                self._loop.arm(at_s)
+
+    def _show_some(self, row: ErrorRow, left_out: int, now_s: float) -> None:
+        if self._until_s is None:
+            self._until_s = now_s + GRACE_S
+        if self._shown < _SHOWN_MAX:
+            self._shown += 1
+            self._loop.later.append(partial(_show_task, row.message))
+        else:
+            self._unsaid += 1
+        self._unsaid += left_out
 
 
 def _show(message: str, left_out: int) -> None:
@@ -130,9 +143,8 @@ def _show(message: str, left_out: int) -> None:
     _show_more(left_out)
 
 
-def _show_task(message: str, left_out: int) -> None:
+def _show_task(message: str) -> None:
     logger.error("A task failed, and nobody has got its result since:\n%s", message)
-    _show_more(left_out)
 
 
 def _show_more(count: int) -> None:

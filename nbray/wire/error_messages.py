@@ -21,11 +21,12 @@ class ErrorRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class PushError(Message, frozen=True):
-    """Process -> daemon: keep this among the errors of a job; its driver hears of it."""
+    """Process -> daemon: keep this among the errors of a job. Its driver hears of it unless ``told``."""
 
     kind: str
     message: str
     job_id: bytes
+    told: bool = False
 
 
 class ErrorPushed(Message, frozen=True):
