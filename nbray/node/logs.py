@@ -55,11 +55,15 @@ class PipeReader:
 
     Args:
         on_lines: takes whole lines, decoded; bytes that are not UTF-8 come as escapes.
+        on_end: told when nobody can write any more.
     """
 
-    def __init__(self, fd: int, on_lines: Callable[[list[str]], None]) -> None:
+    def __init__(
+        self, fd: int, on_lines: Callable[[list[str]], None], on_end: Callable[[], object] = lambda: None
+    ) -> None:
         self._fd = fd
         self._on_lines = on_lines
+        self._on_end = on_end
         self._partial = b""
         os.set_blocking(fd, False)
         asyncio.get_running_loop().add_reader(fd, self.read)
@@ -74,6 +78,7 @@ class PipeReader:
             return False
         if not data:
             self.close()
+            self._on_end()
             return False
         *lines, self._partial = (self._partial + data).split(b"\n")
         if len(self._partial) > _LINE_MAX_BYTES:

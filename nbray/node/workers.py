@@ -119,8 +119,8 @@ class Workers:
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
         handle.pipes = [
-            PipeReader(out_read, partial(self._on_lines, handle, "stdout")),
-            PipeReader(err_read, partial(self._on_lines, handle, "stderr")),
+            PipeReader(out_read, partial(self._on_lines, handle, "stdout"), partial(self._on_mute, handle)),
+            PipeReader(err_read, partial(self._on_lines, handle, "stderr"), partial(self._on_mute, handle)),
         ]
         self.zygote.fork(
             ForkWorker(process_id, handle.endpoint, {WORKER_MARK: process_id.hex()}),
@@ -173,6 +173,16 @@ class Workers:
         if not handle.retiring and handle.process_id in self.handles:
             # Dead, as a rule.
             asyncio.get_running_loop().call_later(_DYING_S, self.cut_off, handle.process_id)
+
+    def _on_mute(self, handle: WorkerHandle) -> None:
+        """Its stdout or stderr is closed: it is dying, as a rule."""
+        if handle.process_id in self.handles:
+            asyncio.get_running_loop().call_later(_DYING_S, self._replace, handle)
+
+    def _replace(self, handle: WorkerHandle) -> None:
+        """It lives, and what the next task prints would get lost: as if it had asked to leave."""
+        if handle.process_id in self.handles and handle.peer is not None and not handle.retiring:
+            self._on_message(handle.peer, Leaving())
 
     def cut_off(self, process_id: bytes) -> None:
         """Somebody lost the connection to it. If it lives it has closed that, and is of no more use."""

@@ -58,7 +58,7 @@ from nbray.wire.messages import (
     Unblocked,
 )
 from nbray.worker.leaving import Departure
-from nbray.worker.lingering import Lingering
+from nbray.worker.lingering import OWN_THREADS, Lingering, count_threads
 from nbray.worker.output import TaskStream
 from nbray.worker.threads import ThreadLimit
 from nbray.worker.tidying import Tidying
@@ -177,6 +177,8 @@ class Executor:
             self._enter_job(message)
         elif type(message) is Leaving:
             self._departure.on_dismissed()
+            if self._idle is not None:
+                self._idle.complete()
         else:
             self._process.on_daemon_message(message)
 
@@ -230,20 +232,22 @@ class Executor:
         self._departure.go()
 
     def _wait_for_work(self, last: OwnerLink | None) -> tuple[OwnerLink, TaskCall]:
-        self._lingering.look()
-        tidy_at_s, look_at_s = self._tidying.deadline_s(), self._lingering.deadline_s()
+        tidy_at_s = self._tidying.deadline_s()
+        lingering = self._lingering
         while True:
-            deadlines_s = [at_s for at_s in (tidy_at_s, look_at_s) if at_s is not None]
-            work = self._next_work(min(deadlines_s, default=None))
+            deadline_s = tidy_at_s
+            if count_threads() > OWN_THREADS or lingering.since_s is not None:
+                lingering.look()
+                deadline_s = lingering.sooner(tidy_at_s)
+            work = self._next_work(deadline_s)
             if work is not None:
                 return work
             if tidy_at_s is not None and time.monotonic() >= tidy_at_s:
                 self._tidying.collect()
                 tidy_at_s = None  # until the next task there will be nothing new
-            if last is not None and self._lingering.is_too_long():
+            if last is not None and lingering.is_too_long():
                 self._departure.announce()
                 self._depart(last)
-            look_at_s = self._lingering.deadline_s()
 
     def _next_work(self, deadline_s: float | None) -> tuple[OwnerLink, TaskCall] | None:
         """The next task; None if there was none until then."""
@@ -257,6 +261,8 @@ class Executor:
                         return self._inbox.popleft()
                     self._idle = waiter
                     loop.flush()
+                if self._departure.dismissed.done:
+                    self._departure.go()
                 if deadline_s is not None and time.monotonic() >= deadline_s:
                     return None
                 loop.wait(waiter, deadline_s)
@@ -295,7 +301,8 @@ class Executor:
             self._release(borrowed)
         process.recorder.end("failed" if failed else "finished")
         self._running = None
-        if CallLimit.reached or self._undoing.is_spoiled or self._lingering.is_too_long():
+        linger = self._lingering.since_s is not None and self._lingering.is_too_long()
+        if linger or CallLimit.reached or self._undoing.is_spoiled:
             self._is_used_up = True
             self._departure.announce()
         self._answer(link, call, results, failed, execution_us)

@@ -14,9 +14,9 @@ import time
 #: A thread that goes on for so long after its task is not about to end.
 LINGER_S = 1.0
 #: Not counted by ``_thread`` is the main thread, counted is the one that reads sockets.
-_OWN_THREADS = 1
+OWN_THREADS = 1
 
-_count = _thread._count  # noqa: SLF001  (threading.active_count takes a lock; this reads a number)
+count_threads = _thread._count  # noqa: SLF001  (threading.active_count takes a lock; this reads a number)
 
 
 class Lingering:
@@ -27,22 +27,25 @@ class Lingering:
 
     def look(self) -> None:
         """A task is over, and there is time to look."""
-        if _count() > _OWN_THREADS and _left_threads():
+        if count_threads() > OWN_THREADS and _left_threads():
             if self.since_s is None:
                 self.since_s = time.monotonic()
         else:
             self.since_s = None
 
-    def deadline_s(self) -> float | None:
-        """When to look again; None if nothing was left."""
-        return None if self.since_s is None else self.since_s + LINGER_S
+    def sooner(self, deadline_s: float | None) -> float | None:
+        """When to look again, or that deadline if it comes before; None if neither is."""
+        if self.since_s is None:
+            return deadline_s
+        own_s = self.since_s + LINGER_S
+        return own_s if deadline_s is None else min(own_s, deadline_s)
 
     def is_too_long(self) -> bool:
         """Some have gone on for ``LINGER_S``."""
         if self.since_s is None:
             return False
         self.look()
-        deadline_s = self.deadline_s()
+        deadline_s = self.sooner(None)
         return deadline_s is not None and time.monotonic() >= deadline_s
 
 

@@ -202,13 +202,17 @@ def test_a_task_that_closes_our_descriptors_is_told_so(body: Callable[[], Any], 
     assert_the_next_ten_are_right()
 
 
-def test_a_task_may_close_its_standard_streams() -> None:
+@pytest.mark.parametrize("fds", [(0, 1, 2), (1,), (2,)])
+def test_a_task_may_close_its_standard_streams_and_costs_the_worker(fds: tuple[int, ...]) -> None:
     def closes() -> int:
-        for fd in range(3):
+        for fd in fds:
             os.close(fd)
-        return 5
+        return os.getpid()
 
-    assert nbray.get(submitted(closes, 0), timeout=10) == 5
+    pid = nbray.get(submitted(closes, 0), timeout=10)
+    (process,) = recorded([pid])
+
+    until(lambda: is_gone(process), "a worker that can print takes its place", 5.0)
     assert_the_next_ten_are_right()
 
 
