@@ -250,9 +250,7 @@ class NodeDaemon:
 
     def _on_hello(self, peer: Peer, message: Hello) -> None:
         if message.protocol != PROTOCOL_VERSION:
-            text = f"it speaks protocol {message.protocol}, this daemon {PROTOCOL_VERSION}."
-            self._errors.push("version_mismatch", f"A {message.role} cannot join: {text}", told=True)
-            raise ProtocolError(text)
+            raise ProtocolError(f"it speaks protocol {message.protocol}, this daemon {PROTOCOL_VERSION}.")
         if message.role == "driver":
             peer.process_id = self._driver_id = message.process_id
             return

@@ -1,7 +1,7 @@
 """A worker that takes no more tasks and ends in good order.
 
-Called by:  worker.executor, when a function reached its ``max_calls``, when a task left what cannot be undone,
-            and when the daemon wants it to go.
+Called by:  worker.executor, when a function reached its ``max_calls``, when a task left what cannot be
+            undone, and when the daemon wants it to go.
 Imports:    runtime.{process,waiting}, wire.
 Never:      ends while a task may be on its way here, or one that was submitted here is not done.
 
