@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from nbray.core.references import Away, Entry, Pair, ReferenceTable
-from nbray.core.tasks import Task
+from nbray.core.tasks import Task, TaskSpec
 from nbray.model.errors import NbrayError, OwnerDiedError, UnreconstructableError
 from nbray.runtime.creating import Creating, full_error
 from nbray.runtime.freeing import Freeing
 from nbray.runtime.loop import Loop
 from nbray.runtime.promotion import Promotions
+from nbray.runtime.pushed_errors import push
 from nbray.runtime.reading import Reading
 from nbray.runtime.recomputing import Recomputing
 from nbray.runtime.refs import Home, ObjectRef, make_ref
@@ -381,7 +382,10 @@ class Objects:
             obstacle = self.recomputing.recompute(entry)
             if not obstacle:
                 return
-        self._lose(entry, _lost(entry.object_id, reason, obstacle))
+        error = _lost(entry.object_id, reason, obstacle)
+        if obstacle and not isinstance(entry.site, TaskSpec):
+            push("put_reconstruction", str(error))
+        self._lose(entry, error)
 
     def _lose(self, entry: Entry, error: NbrayError) -> None:
         self.forget_value(entry)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbray.core import leases as lease_commands
 from nbray.core.actor_calls import Creation, Route
+from nbray.core.dying import CAUSE_LATE_S, Dying
 from nbray.core.leases import Command, Lease, LeasePool, LeaseState
 from nbray.core.tasks import Task, TaskSpec, TaskState, TaskTable
 from nbray.model.errors import NbrayError
@@ -28,12 +29,9 @@ from nbray.runtime.objects import Objects
 from nbray.runtime.parcels import Parcels
 from nbray.runtime.recomputing import Recomputing
 from nbray.runtime.task_arguments import BULKY_BYTES, MANY, TaskArguments
-from nbray.runtime.worker_errors import worker_error
+from nbray.runtime.worker_errors import new_poison, tell_failed, tell_not_run, worker_error
 from nbray.transport.channel import Channel
-from nbray.wire.base import (
-    Descriptor,
-    Message,
-)
+from nbray.wire.base import Descriptor, Message
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
     CancelLease,
@@ -42,6 +40,7 @@ from nbray.wire.messages import (
     LeaseGranted,
     LeasePaused,
     LeaseResumed,
+    LinkLost,
     OwnerAddress,
     OwnerHello,
     RequestLease,
@@ -62,8 +61,6 @@ _monotonic = time.monotonic
 _TICK_S = 0.025
 #: Where calls and constructors of actors stand, which go their own way.
 _OF_ACTORS = (Route, Creation)
-#: How long the cause of a worker's death may take to arrive after its socket closed.
-_CAUSE_DEADLINE_S = 10.0
 
 
 class Submitter:
@@ -104,7 +101,8 @@ class Submitter:
         self.links = Links(loop)
         self._touched: list[Lease] = []
         self._doomed: deque[tuple[Task, bytes]] = deque()  # an argument of theirs is an error
-        self._dying: dict[bytes, tuple[Lease, float]] = {}  # socket closed, cause still to come
+        self._dying = Dying()
+        self._poison = new_poison()
 
     def attach(self, objects: Objects) -> None:
         """Whose values the tasks take and make."""
@@ -179,6 +177,7 @@ class Submitter:
         self._doomed.append((task, error))
         if len(self._doomed) == 1:
             while self._doomed:
+                tell_not_run(*self._doomed[0])
                 self._finish(*self._doomed[0], True)
                 self._doomed.popleft()
 
@@ -423,9 +422,9 @@ class Submitter:
     def _await_cause(self, lease: Lease) -> None:
         """Its worker is gone: push nothing more; the daemon tells why, or a deadline passes."""
         self.pool.closing(lease)
-        deadline_s = _monotonic() + _CAUSE_DEADLINE_S
-        self._dying[lease.lease_id] = (lease, deadline_s)
-        self._loop.arm(deadline_s)
+        now_s = _monotonic()
+        self._dying.closed(lease, now_s)
+        self._loop.arm(now_s + CAUSE_LATE_S)
 
     def on_worker_lost(self, message: WorkerLost) -> None:
         """The daemon knows how the worker of one of our leases ended."""
@@ -443,18 +442,20 @@ class Submitter:
 
     def _bury(self, lease: Lease, cause: WorkerLost | None) -> None:
         """Retry or fail what ran on a lease whose worker is gone; the rest never started."""
-        self._dying.pop(lease.lease_id, None)
+        now_s = _monotonic()
+        ran_s = self._dying.buried(lease, now_s)
         tasks = self.pool.lost(lease)
         running, waiting = tasks[:1], tasks[1:]
         for task in tasks:
             for entry in task.results:
                 entry.doubtful = True
         commands: list[Command] = []
-        now_s = _monotonic()
         self.pool.requeue_unstarted(waiting, lease.shape, now_s, commands)
         failed: list[Task] = []
+        is_poison = False
         for task in running:
-            if self.tasks.worker_lost(task):
+            is_poison = cause is not None and self._poison.is_found_in(task.task_id, cause.term_signal, ran_s)
+            if not is_poison and self.tasks.worker_lost(task):
                 self._record(task.task_id, "retried", task.spec)
                 self.pool.requeue(task, now_s, commands)
             else:
@@ -462,8 +463,7 @@ class Submitter:
         # First these: a failure may free others to be pushed, and pushes leave in their order.
         self._perform(commands)
         for task in failed:
-            attempts = task.attempt + 1
-            self._fail(task, worker_error(task.name, task.task_id, attempts, task.max_retries + 1, cause))
+            self._fail(task, worker_error(task, cause, is_poison=is_poison and task.may_retry()))
 
     def _on_no_worker(self, lease: Lease, message: WorkerLost) -> None:
         """Workers die before they are up: fail what waits for one rather than try for ever.
@@ -477,20 +477,22 @@ class Submitter:
         waiting = list(shape.queue)
         shape.queue.clear()
         for task in waiting:
-            self._fail(task, worker_error(task.name, task.task_id, task.attempt + 1, 0, message))
+            self._fail(task, worker_error(task, message))
         self._loop.arm(_monotonic() + _TICK_S)  # to cancel the other requests of this shape
 
     def _fail(self, task: Task, error: NbrayError) -> None:
         from nbray.runtime.task_errors import serialize_system_error
 
+        tell_failed(task, error)
         self._finish(task, serialize_system_error(error), True)
 
     # --- time passes -------------------------------------------------------------------------------------
 
     def housekeeping(self, now_s: float) -> None:
-        for lease, deadline_s in list(self._dying.values()):
-            if now_s >= deadline_s:
-                self._bury(lease, None)
+        for lease in self._dying.given_up(now_s):
+            self._bury(lease, None)
+        for lease in self._dying.late(now_s):
+            self._tell_daemon(LinkLost(lease.lease_id))
         commands: list[Command] = []
         again = self.pool.housekeeping(now_s, commands)
         self._perform(commands)

@@ -1,7 +1,7 @@
 """Runs tasks in the worker's main thread and answers their owners.
 
 Called by:  worker.zygote, in the forked child.
-Imports:    nbray.runtime; worker.{actor,leaving,output,threads,tidying}.
+Imports:    nbray.runtime; worker.{actor,leaving,lingering,output,threads,tidying,undoing}.
 Never:      runs two tasks at once, or answers a task whose argument views are not yet safe.
 """
 
@@ -29,18 +29,15 @@ from nbray.runtime.call_limit import CallLimit
 from nbray.runtime.context import TaskContext
 from nbray.runtime.functions import Imports
 from nbray.runtime.process import Inner, Process
+from nbray.runtime.pushed_errors import TASK
 from nbray.runtime.refs import ObjectRef
 from nbray.runtime.results import returned
 from nbray.runtime.serialization import Serialized, deserialize, pack_small, serialize
-from nbray.runtime.task_errors import serialize_error, serialize_system_error
+from nbray.runtime.task_errors import serialize_error, serialize_system_error, text_of
 from nbray.runtime.waiting import Waiter
 from nbray.transport.sockets import check_peer, tuned
 from nbray.wire.actor_messages import StartActor
-from nbray.wire.base import (
-    Descriptor,
-    Message,
-    Value,
-)
+from nbray.wire.base import Descriptor, Message, Value
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
     Blocked,
@@ -62,10 +59,12 @@ from nbray.wire.messages import (
 )
 from nbray.worker.actor import CONSTRUCTION, Actor
 from nbray.worker.leaving import Departure
+from nbray.worker.lingering import OWN_THREADS, Lingering, count_threads
 from nbray.worker.output import TaskStream
 from nbray.worker.owner_links import Known, OwnerLink
 from nbray.worker.threads import ThreadLimit
 from nbray.worker.tidying import Tidying
+from nbray.worker.undoing import Undoing
 
 _clock_ns = time.perf_counter_ns
 logger = logging.getLogger("nbray")
@@ -99,6 +98,9 @@ class Executor:
         self._unsent_since_ns = 0
         self._following: tuple[OwnerLink, TaskCall] | None = None  # taken out of the inbox, runs next
         self._limit = ThreadLimit()
+        self._undoing = Undoing()
+        self._lingering = Lingering()
+        self._is_used_up = False
         self._tidying = Tidying(process)
         self._inner: Inner = ()  # references in the results of the task that ran
         process.objects.says_at_once = False  # but when a task is over
@@ -160,10 +162,12 @@ class Executor:
         if type(message) is JobContext:
             self._enter_job(message)
         elif type(message) is Leaving:
-            if self._actor is None:
-                self._departure.on_dismissed()
-            else:
+            if self._actor is not None:
                 self._queue(self._actor_link, self._actor.departure())
+                return
+            self._departure.on_dismissed()
+            if self._idle is not None:
+                self._idle.complete()
         elif type(message) is DefineFunction:
             self._imports.define(message)
         elif type(message) is StartActor:
@@ -196,6 +200,7 @@ class Executor:
             self._process.loop.later.append(
                 partial(logger.warning, "cannot enter the driver's folder: %s", exc)
             )
+        self._undoing.forget()
 
     def _hand_back(self, link: OwnerLink, calls: list[TaskCall]) -> None:
         if link.channel is not None:
@@ -214,15 +219,16 @@ class Executor:
 
     def run_forever(self) -> None:
         sys.stdout, sys.stderr = self._streams
-        link, call = self._wait_for_work()
+        self._undoing.install()
+        link, call = self._wait_for_work(None)
         while True:
             self._execute(link, call)
-            if CallLimit.reached:
+            if self._is_used_up:
                 self._depart(link)
             if self._actor is not None and self._actor.is_leaving:
                 self._actor.leave()
             following = self._following
-            link, call = self._wait_for_work() if following is None else following
+            link, call = self._wait_for_work(link) if following is None else following
 
     def _depart(self, link: OwnerLink) -> NoReturn:
         """This worker is used up: hand back what waits here, be sent nothing more, and end."""
@@ -233,14 +239,23 @@ class Executor:
         self._on_blocking(True)
         self._departure.go()
 
-    def _wait_for_work(self) -> tuple[OwnerLink, TaskCall]:
-        deadline_s = self._tidying.deadline_s()
+    def _wait_for_work(self, last: OwnerLink | None) -> tuple[OwnerLink, TaskCall]:
+        tidy_at_s = self._tidying.deadline_s()
+        lingering = self._lingering
         while True:
+            deadline_s = tidy_at_s
+            if self._actor is None and (count_threads() > OWN_THREADS or lingering.since_s is not None):
+                lingering.look()
+                deadline_s = lingering.sooner(tidy_at_s)
             work = self._next_work(deadline_s)
             if work is not None:
                 return work
-            self._tidying.collect()
-            deadline_s = None  # until the next task there will be nothing new
+            if tidy_at_s is not None and time.monotonic() >= tidy_at_s:
+                self._tidying.collect()
+                tidy_at_s = None  # until the next task there will be nothing new
+            if last is not None and lingering.is_too_long():
+                self._departure.announce()
+                self._depart(last)
 
     def _next_work(self, deadline_s: float | None) -> tuple[OwnerLink, TaskCall] | None:
         """The next task; None if there was none until then."""
@@ -254,6 +269,8 @@ class Executor:
                         return self._inbox.popleft()
                     self._idle = waiter
                     loop.flush()
+                if self._departure.dismissed.done:
+                    self._departure.go()
                 if deadline_s is not None and time.monotonic() >= deadline_s:
                     return None
                 loop.wait(waiter, deadline_s)
@@ -266,6 +283,7 @@ class Executor:
         )
         if known.threads != self._limit.threads:
             self._limit.set(known.threads)
+            self._undoing.forget()
         self._running = link
         borrowed: list[Entry] = []
         process.recorder.begin(call.task_id, known)
@@ -275,6 +293,8 @@ class Executor:
         execution_us = (_clock_ns() - started_ns) // 1000
         if self._loop.closing:  # a process that the task forked came back here: it is no worker
             os._exit(int(failed))
+        if self._actor is None:
+            self._put_right(execution_us)
         if self._blocked:
             self._waits.end()  # an await that the task left unfinished
         for stream in self._streams:
@@ -285,9 +305,21 @@ class Executor:
             self._release(borrowed)
         process.recorder.end("failed" if failed else "finished")
         self._running = None
-        if CallLimit.reached:
+        if self._is_used_up or CallLimit.reached:
+            self._is_used_up = True
             self._departure.announce()
         self._answer(link, call, results, failed, execution_us)
+
+    def _put_right(self, execution_us: int) -> None:
+        """Others will run here: what the task changed is changed back. What an actor changes is its own."""
+        if self._undoing.notes:
+            self._undoing.undo()
+        if sys.stdout is not self._streams[0] or sys.stderr is not self._streams[1]:
+            sys.stdout, sys.stderr = self._streams
+        if execution_us > _BATCH_TASK_US or self._lingering.since_s is not None:
+            self._lingering.look()
+        linger = self._lingering.since_s is not None and self._lingering.is_too_long()
+        self._is_used_up = linger or self._undoing.is_spoiled
 
     def _attempt(self, link: OwnerLink, call: TaskCall, known: Known, borrowed: list[Entry]) -> Outcome:
         """Run the user's function; its frames and values are gone when this returns."""
@@ -314,6 +346,7 @@ class Executor:
             return self._results(link, call, known, value), False
         except (SerializationError, ObjectStoreFullError) as exc:
             # Ours, not the user's: they stand for themselves.
+            self._process.pushed.push_now(TASK, f"task {known.name} failed (pid {os.getpid()})\n{exc}")
             return [serialize_system_error(exc)] * known.num_returns, True
         except BaseException as exc:  # noqa: BLE001  # whatever user code raises is the task's result
             return self._failure(link, call, known, exc)
@@ -328,6 +361,7 @@ class Executor:
         error = serialize_error(exc, task_name=known.name, pid=os.getpid(), node="local", refs=refs)
         if refs:
             self._send_parcel(link, call, [refs] * known.num_returns)
+        self._process.pushed.push_now(TASK, text_of(error))
         return [error] * known.num_returns, True
 
     def _arguments(

@@ -11,6 +11,8 @@ its parent.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import faulthandler
 import gc
 import os
@@ -20,6 +22,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from nbray.model.ids import PROCESS_ID_BYTES
@@ -43,6 +46,9 @@ from nbray.worker.executor import Executor
 
 _PACKET_BYTES = 256 * 1024
 _ADOPTION_DEADLINE_S = 5.0
+#: What our own calls fail with when a task has closed or replaced our descriptors.
+_NOT_OURS = (errno.EBADF, errno.ENOTSOCK, errno.EINVAL)
+_CUT_OFF_S = 1.0
 
 
 def main() -> None:
@@ -159,8 +165,6 @@ def _child(
         os.environ.update(message.env)
         _serve(message, socket.socket(fileno=daemon_fd), worker)
     except BaseException:  # noqa: BLE001  # a forked child must never return into the zygote
-        import traceback
-
         traceback.print_exc(file=sys.__stderr__)
     finally:
         os._exit(1)
@@ -200,7 +204,17 @@ def _serve(message: ForkWorker, sock: socket.socket, worker: Executor) -> None:
                 PROTOCOL_VERSION, "worker", message.process_id, os.getpid(), process.job_id, message.endpoint
             )
         )
-    worker.run_forever()
+    try:
+        worker.run_forever()
+    except OSError as exc:
+        if exc.errno not in _NOT_OURS:
+            raise
+        with contextlib.suppress(OSError):
+            channel.close()
+        time.sleep(_CUT_OFF_S)  # the daemon sees that, and ends this process with a better reason than ours
+    except Exception:
+        process.pushed.push_now("worker_crash", f"A worker failed.\n{traceback.format_exc()}")
+        raise
 
 
 if __name__ == "__main__":

@@ -108,7 +108,8 @@ def test_a_dead_worker_names_task_attempt_signal_and_the_last_lines() -> None:
     assert "worker (pid 41, node ab12) was killed by SIGKILL" in text
     assert "task train 3fa19c77 (attempt 2 of 4)" in text
     assert "line 99" in text
-    assert "line 87\n" not in text
+    assert "line 80\n" in text
+    assert "line 79\n" not in text
     assert "out of memory" in text
 
 
