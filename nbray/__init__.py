@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
+    from nbray.api.cancelling import cancel
     from nbray.api.looking import memory, objects
     from nbray.api.modes import LOCAL_MODE, PYTHON_MODE, SCRIPT_MODE, SILENT_MODE, WORKER_MODE
     from nbray.api.objects import get, put, wait
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         SessionStartError,
         SocketPathError,
         StaleSessionError,
+        TaskCancelledError,
         UnknownObjectError,
         UnreconstructableError,
     )
@@ -76,6 +78,7 @@ __version__ = "0.1.0"
 #: Where public names live, unless they are errors. The daemon is a process of this package, too, and
 #: must not pay for (or even load) what users call: so nothing is imported before it is asked for.
 _HOMES = {
+    "nbray.api.cancelling": ("cancel",),
     "nbray.api.classic_worker": ("get_webui_url",),
     "nbray.api.looking": ("memory", "objects"),
     "nbray.api.modes": ("LOCAL_MODE", "PYTHON_MODE", "SCRIPT_MODE", "SILENT_MODE", "WORKER_MODE"),
@@ -148,7 +151,7 @@ __all__ = [
     "PlatformError", "ProtocolError", "RayActorError", "RayCancellationError", "RayConnectionError",
     "RayError", "RayGetArgumentError", "RayGetError", "RayTaskError", "RayTimeoutError", "RayWorkerError",
     "RayletError", "RedisNotFoundError", "RemoteFunction", "ReservedNameError", "SerializationError",
-    "SessionStartError", "SocketPathError", "StaleSessionError", "TaskID", "UniqueID", "UnknownObjectError",
-    "UnreconstructableError", "WorkerID", "get", "init", "is_initialized", "memory", "objects",
-    "put", "register_custom_serializer", "remote", "shutdown", "status", "wait",
+    "SessionStartError", "SocketPathError", "StaleSessionError", "TaskCancelledError", "TaskID", "UniqueID",
+    "UnknownObjectError", "UnreconstructableError", "WorkerID", "cancel", "get", "init", "is_initialized",
+    "memory", "objects", "put", "register_custom_serializer", "remote", "shutdown", "status", "wait",
 ]  # fmt: skip

@@ -481,3 +481,4 @@ def _mib(size_bytes: int) -> str:
 RayError = NbrayError
 RayGetError = RayGetArgumentError = RayTaskError
 GetTimeoutError = RayTimeoutError
+TaskCancelledError = RayCancellationError

@@ -44,6 +44,7 @@ from nbray.transport.aio import Peer, attach
 from nbray.transport.sockets import tuned
 from nbray.transport.supervision import Supervisor
 from nbray.wire.base import Message
+from nbray.wire.cancel_messages import CancelOf, SignalWorker
 from nbray.wire.messages import (
     Advice,
     Blocked,
@@ -123,6 +124,8 @@ class NodeDaemon:
             Blocked: self._on_blocked,
             Unblocked: self._on_unblocked,
             Leaving: self._on_leaving,
+            CancelOf: lambda _peer, m: self._send_to(m.owner, m),
+            SignalWorker: self._on_signal_worker,
             PutFunction: self._on_put_function,
             LogLines: self._on_log_lines,
             EventBatch: self._on_event_batch,
@@ -283,6 +286,11 @@ class NodeDaemon:
     def _on_return_lease(self, peer: Peer, message: ReturnLease) -> None:
         if self._scheduler.owner_of(message.lease_id) == peer.process_id:
             self._end_lease(message.lease_id)
+
+    def _on_signal_worker(self, peer: Peer, message: SignalWorker) -> None:
+        process_id = self._pool.worker_of(message.lease_id)
+        if process_id is not None and self._scheduler.owner_of(message.lease_id) == peer.process_id:
+            self.workers.signal(process_id, message.number)
 
     def _end_lease(self, lease_id: bytes) -> None:
         """The owner is done with it: its worker may serve another."""

@@ -51,10 +51,8 @@ from nbray.runtime.sites import here
 from nbray.runtime.submitter import Submitter
 from nbray.store.mapping import Mapping
 from nbray.transport.channel import Channel
-from nbray.wire.base import (
-    Message,
-    Value,
-)
+from nbray.wire.base import Message, Value
+from nbray.wire.cancel_messages import CancelOf
 from nbray.wire.codec import encode
 from nbray.wire.memory_messages import DescribeEntries, MemoryReport
 from nbray.wire.messages import (
@@ -497,4 +495,5 @@ _HANDLERS: dict[type[Message], Callable[[Process, Any], None]] = {
     ObjectsPinned: lambda p, m: p.questions.answered(m),
     MemoryReport: lambda p, m: p.questions.answered(m),
     DescribeEntries: describing.answer,
+    CancelOf: lambda p, m: p.submitter.cancelling.asked(m),
 }

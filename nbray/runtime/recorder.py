@@ -69,6 +69,7 @@ class Recorder:
         self._room = _PER_BATCH  # rows that the next batch still takes of short tasks
         self._to_count: list[TaskSpec] = []
         self._folded_runs: dict[tuple[str, str], int] = {}  # each of these ran, too
+        self._folded: dict[tuple[str, str], int] = {}
 
     def submitted(self, task_id: bytes, spec: TaskSpec) -> None:
         """A task of ours begins its life; every task comes here. Lock held."""
@@ -81,6 +82,12 @@ class Recorder:
 
     def task(self, task_id: bytes, state: str, named: Named) -> None:
         """A task of ours changed its state. Lock held."""
+        if self._room <= 0 and state == "cancelled":  # by the hundred thousand, at once
+            key = (named.name, state)
+            self._folded[key] = self._folded.get(key, 0) + 1
+            if self._due_s is None:
+                self._plan()
+            return
         self._room -= 1
         self._append((_time_ns() // 1000, TASK, task_id, state, named.name, named.cell, None))
         if self._due_s is None:
@@ -149,6 +156,8 @@ class Recorder:
         for spec in specs:
             found.append((spec.name, "submitted", spec.uncounted))
             spec.uncounted = 0
+        unrun, self._folded = self._folded, {}
+        found += [(name, state, number) for (name, state), number in unrun.items()]
         runs, self._folded_runs = self._folded_runs, {}
         for (name, state), number in runs.items():
             found += [(name, state, number), (name, "running", number)]

@@ -1,7 +1,7 @@
 """Tasks on their way: leases, pushes to workers, answers, workers that die.
 
 Called by:  runtime.process.
-Imports:    core.{tasks,leases}, runtime.{loop,objects,functions}, transport, wire.
+Imports:    core.{tasks,leases}, runtime.{loop,objects,functions,cancelling}, transport, wire.
 Never:      decides: that is core.tasks' and core.leases'. Never runs without ``loop.lock`` held.
 """
 
@@ -20,7 +20,9 @@ from nbray.core.tasks import Task, TaskSpec, TaskState, TaskTable
 from nbray.model.errors import NbrayError
 from nbray.model.limits import PROTOCOL_VERSION
 from nbray.model.resources import CPU, UNIT, Shape
+from nbray.runtime.cancelling import Cancelling
 from nbray.runtime.functions import Exports
+from nbray.runtime.links import Link
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
 from nbray.runtime.parcels import Parcels
@@ -29,10 +31,7 @@ from nbray.runtime.task_arguments import MANY, TaskArguments
 from nbray.runtime.worker_errors import worker_error
 from nbray.transport.channel import Channel
 from nbray.transport.sockets import connect
-from nbray.wire.base import (
-    Descriptor,
-    Message,
-)
+from nbray.wire.base import Descriptor, Message
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
     CancelLease,
@@ -51,7 +50,7 @@ from nbray.wire.messages import (
     TaskCall,
     TasksDone,
     WorkerLost,
-)
+)  # fmt: skip
 from nbray.wire.object_messages import FreeObjects, SettleParcels
 
 _monotonic = time.monotonic
@@ -61,19 +60,6 @@ _TICK_S = 0.025
 _CAUSE_DEADLINE_S = 10.0
 #: A call with more arguments than this does not wait for a batch.
 _BULKY_BYTES = 4096
-
-
-class Link:
-    """A connection to one worker. It stays open between leases."""
-
-    __slots__ = ("channel", "functions", "lease", "process_id", "specs")
-
-    def __init__(self, process_id: bytes) -> None:
-        self.process_id = process_id
-        self.channel: Channel | None = None
-        self.functions: set[bytes] = set()  # that it was told
-        self.specs: set[int] = set()
-        self.lease: Lease | None = None
 
 
 class Submitter:
@@ -110,6 +96,7 @@ class Submitter:
         self._log_due = log_due
         self._record = record
         self._submitted = submitted
+        self.cancelling = Cancelling(self.tasks, self.pool, loop, tell_daemon, record, self._send)
         self._links: dict[bytes, Link] = {}
         self._touched: list[Lease] = []
         self._doomed: deque[tuple[Task, bytes]] = deque()  # an argument of theirs is an error
@@ -122,6 +109,7 @@ class Submitter:
         self.arguments = TaskArguments(objects, self.tasks, self.pool)
         objects.in_use = self.arguments.in_use
         self.recomputing = objects.recomputing = Recomputing(objects, self)
+        self.cancelling.attach(objects, self.arguments)
 
     def _parallelism(self, shape: Shape) -> int:
         cpus = dict(shape).get("CPU", 0)
@@ -189,11 +177,13 @@ class Submitter:
             elif kind is lease_commands.RequestLease:
                 self._request(command.lease, command.backlog)  # type: ignore[union-attr]
             elif kind is lease_commands.GiveBack:
-                self._give_back(command.lease)
+                self._give_back(command.lease)  # type: ignore[union-attr]
             elif kind is lease_commands.CancelRequest:
-                self._tell_daemon(CancelLease(command.lease.lease_id))
+                self._tell_daemon(CancelLease(command.lease.lease_id))  # type: ignore[union-attr]
             elif kind is lease_commands.TakeBack:
                 self._send(command.lease, TakeBack(command.lease.lease_id, command.number))  # type: ignore[union-attr]
+            elif kind is lease_commands.EndCancelled:
+                self.cancelling.ended(command.task)  # type: ignore[union-attr]
         if commands:
             self._loop.arm(_monotonic() + _TICK_S)
 
@@ -444,7 +434,8 @@ class Submitter:
         """Retry or fail what ran on a lease whose worker is gone; the rest never started."""
         self._dying.pop(lease.lease_id, None)
         tasks = self.pool.lost(lease)
-        running, waiting = tasks[:1], tasks[1:]
+        cancelled = [task for task in tasks if task.state is TaskState.CANCELLING]
+        running, waiting = ([t for t in some if t not in cancelled] for some in (tasks[:1], tasks[1:]))
         for task in tasks:
             for entry in task.results:
                 entry.doubtful = True
@@ -463,6 +454,8 @@ class Submitter:
         for task in failed:
             attempts = task.attempt + 1
             self._fail(task, worker_error(task.name, task.task_id, attempts, task.max_retries + 1, cause))
+        for task in cancelled:
+            self.cancelling.lost(task, cause if task is tasks[0] else None)
 
     def _on_no_worker(self, lease: Lease, message: WorkerLost) -> None:
         """Workers die before they are up: fail what waits for one rather than try for ever.
@@ -473,9 +466,7 @@ class Submitter:
         self.pool.lost(lease)
         if any(other.state is LeaseState.OPEN for other in shape.leases.values()):
             return
-        waiting = list(shape.queue)
-        shape.queue.clear()
-        for task in waiting:
+        for task in shape.take_all():
             self._fail(task, worker_error(task.name, task.task_id, task.attempt + 1, 0, message))
         self._loop.arm(_monotonic() + _TICK_S)  # to cancel the other requests of this shape
 
@@ -490,6 +481,7 @@ class Submitter:
         for lease, deadline_s in list(self._dying.values()):
             if now_s >= deadline_s:
                 self._bury(lease, None)
+        self.cancelling.housekeeping(now_s)
         commands: list[Command] = []
         again = self.pool.housekeeping(now_s, commands)
         self._perform(commands)

@@ -1,7 +1,7 @@
 """Runs tasks in the worker's main thread and answers their owners.
 
 Called by:  worker.zygote, in the forked child.
-Imports:    nbray.runtime; worker.{leaving,output,threads,tidying}.
+Imports:    nbray.runtime; worker.{cancelling,leaving,output,threads,tidying}.
 Never:      runs two tasks at once, or answers a task whose argument views are not yet safe.
 """
 
@@ -36,11 +36,8 @@ from nbray.runtime.task_errors import serialize_error, serialize_system_error
 from nbray.runtime.waiting import Waiter
 from nbray.transport.channel import Channel
 from nbray.transport.sockets import check_peer, tuned
-from nbray.wire.base import (
-    Descriptor,
-    Message,
-    Value,
-)
+from nbray.wire.base import Descriptor, Message, Value
+from nbray.wire.cancel_messages import CancelTask
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
     Blocked,
@@ -60,6 +57,7 @@ from nbray.wire.messages import (
     TasksDone,
     Unblocked,
 )
+from nbray.worker.cancelling import Interrupts, with_a_frame
 from nbray.worker.leaving import Departure
 from nbray.worker.output import TaskStream
 from nbray.worker.threads import ThreadLimit
@@ -123,6 +121,7 @@ class Executor:
         self._following: tuple[OwnerLink, TaskCall] | None = None  # taken out of the inbox, runs next
         self._limit = ThreadLimit()
         self._tidying = Tidying(process)
+        self._interrupts = Interrupts(self._loop.guard, Executor._attempt.__code__)
         self._inner: Inner = ()  # references in the results of the task that ran
         process.objects.says_at_once = False  # but when a task is over
         process.running = lambda: process.context.name if self._running is not None else ""
@@ -164,6 +163,8 @@ class Executor:
             link.owner_id = message.owner.process_id
         elif type(message) is TakeBack:
             self._give_up(link, message.count)
+        elif type(message) is CancelTask:
+            self._cancel(link, message)
 
     def _on_owner_closed(self, link: OwnerLink) -> None:
         """Nobody wants these any more. The running task goes on until the daemon ends this process."""
@@ -204,6 +205,14 @@ class Executor:
         # An empty answer too: it says that the request was dealt with.
         self._hand_back(link, [call for _link, call in mine if call.task_id in given])
 
+    def _cancel(self, link: OwnerLink, message: CancelTask) -> None:
+        for item in self._inbox:
+            if item[1].task_id == message.task_id and item[1].attempt == message.attempt:
+                self._inbox.remove(item)
+                self._hand_back(link, [item[1]])
+                return
+        self._interrupts.cancel(message, self._loop.flush)
+
     # --- the main thread -----------------------------------------------------------------------------
 
     def run_forever(self) -> None:
@@ -211,6 +220,7 @@ class Executor:
         link, call = self._wait_for_work()
         while True:
             self._execute(link, call)
+            self._interrupts.restore()
             if CallLimit.reached:
                 self._depart(link)
             following = self._following
@@ -245,10 +255,13 @@ class Executor:
                         self._idle = None
                         return self._inbox.popleft()
                     self._idle = waiter
+                    self._interrupts.asked.clear()  # nothing runs: they came too late
                     loop.flush()
                 if deadline_s is not None and time.monotonic() >= deadline_s:
                     return None
                 loop.wait(waiter, deadline_s)
+                if loop.guard.pending:
+                    loop.guard.deliver()  # to nobody
 
     def _execute(self, link: OwnerLink, call: TaskCall) -> None:
         process = self._process
@@ -264,6 +277,9 @@ class Executor:
         started_ns = _clock_ns()
         self._inner = ()
         results, failed = self._attempt(link, call, known, borrowed)
+        state = "failed" if failed else "finished"
+        if self._interrupts.asked:
+            state = self._interrupts.ended(call, state)
         execution_us = (_clock_ns() - started_ns) // 1000
         if self._loop.closing:  # a process that the task forked came back here: it is no worker
             os._exit(int(failed))
@@ -275,7 +291,7 @@ class Executor:
         table = process.objects.table
         if borrowed or table.fresh or table.unconfirmed:
             self._release(borrowed)
-        process.recorder.end("failed" if failed else "finished")
+        process.recorder.end(state)
         self._running = None
         if CallLimit.reached:
             self._departure.announce()
@@ -283,20 +299,30 @@ class Executor:
 
     def _attempt(self, link: OwnerLink, call: TaskCall, known: Known, borrowed: list[Entry]) -> Outcome:
         """Run the user's function; its frames and values are gone when this returns."""
+        interrupts = self._interrupts
         try:
             function = known.function
             if function is None:
-                function = known.function = self._imports.load(known.function_id)
+                function = known.function = with_a_frame(self._imports.load(known.function_id))
             if type(call.args) is bytes and not call.dependencies:
                 args, kwargs = deserialize(call.args)
             else:
                 args, kwargs = self._arguments(link, call, borrowed)
+            interrupts.armed = call
+            if interrupts.asked:
+                interrupts.check(call)
             value = function(*args, **kwargs)
+            interrupts.armed = None
             del args, kwargs
         except SystemExit as exc:
+            interrupts.armed = None
             self._leave(exc)
             raise
         except BaseException as exc:  # noqa: BLE001  # whatever user code raises is the task's result
+            interrupts.armed = None
+            cancelled = interrupts.outcome(call, known.name)
+            if cancelled is not None:
+                return [cancelled] * known.num_returns, True
             return self._failure(link, call, known, exc)
         try:
             if known.num_returns == 1 and not call.seal_results:

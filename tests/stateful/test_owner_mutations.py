@@ -22,9 +22,9 @@ from nbray.core.leases import (
     LeasePool,
     LeaseState,
     RequestLease,
-    ShapeQueue,
 )
 from nbray.core.references import Entry, ReferenceTable
+from nbray.core.task_queue import ShapeQueue
 from nbray.core.tasks import Task, TaskEvent, TaskState, TaskTable
 from tests.stateful.test_owner_machine import walks
 

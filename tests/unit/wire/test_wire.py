@@ -116,6 +116,9 @@ NUMBERS = [
     "DescribeEntries",
     "EntriesDescribed",
     "MemoryReport",
+    "CancelTask",
+    "CancelOf",
+    "SignalWorker",
 ]
 
 # Plain data as it arrives: msgpack knows neither tuples nor sets.
