@@ -298,8 +298,8 @@ class LeasePool:
                 shape.queue.appendleft(task)
             else:
                 out.append(EndCancelled(task))
-        if lease.state is LeaseState.CLOSING and not lease.inflight:
-            self._give_back(lease, out)
+        if not lease.inflight:
+            self.feed(lease, now_s, out)
         self._spread(shape, now_s, out)
 
     def unqueue(self, task: Task) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from nbray.runtime.refs import ObjectRef
     from nbray.runtime.task_arguments import TaskArguments
 
+_monotonic = time.monotonic
 #: A request for a worker that is of no more use is cancelled after this.
 _SOON_S = 0.025
 
@@ -77,7 +78,7 @@ class Cancelling:
         """Cancel own tasks. Returns how many of them were not over."""
         commands: list[cancellation.Command] = []
         found = 0
-        now_s = time.monotonic()
+        now_s = _monotonic()
         for task_id in task_ids:
             task = self._tasks.tasks.get(task_id)
             if task is not None:
