@@ -306,6 +306,26 @@ class LeasePool:
         """A queued task was cancelled. Call ``housekeeping`` soon: its request may be of no more use."""
         self.shapes[task.shape].drop()
 
+    def take_out(self, task: Task, lease_id: bytes, now_s: float, out: list[Command]) -> None:
+        """Its owner runs this queued task itself. ``lease_id``: the request that there is no worker for."""
+        shape = self.shapes[task.shape]
+        shape.remove(task)
+        task.pushed()
+        requests = sorted(shape.requests.values(), key=lambda request: request.lease_id != lease_id)
+        for request in requests[: max(0, len(requests) - len(shape.queue) + shape.gone)]:
+            self._forget(request)
+            out.append(CancelRequest(request))
+
+    def put_back(self, task: Task, now_s: float, out: list[Command]) -> None:
+        """It was taken out, and will not be run."""
+        task.step(TaskEvent.HANDED_BACK)
+        shape = self.shapes[task.shape]
+        if task.state is _QUEUED:
+            shape.queue.appendleft(task)
+        else:
+            out.append(EndCancelled(task))
+        self._spread(shape, now_s, out)
+
     def lease_of(self, task: Task) -> Lease | None:
         """The lease of the worker that has it."""
         return next((lease for lease in self.by_id.values() if task in lease.inflight), None)

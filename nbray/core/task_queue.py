@@ -64,6 +64,11 @@ class ShapeQueue:
             self._uncover()
         return task
 
+    def remove(self, task: Task) -> None:
+        """One of the queue, wherever it stands."""
+        self.queue.remove(task)
+        self._uncover()
+
     def take_all(self) -> list[Task]:
         waiting = [task for task in self.queue if task.state is _QUEUED]
         self.queue.clear()

@@ -56,6 +56,8 @@ class Cancelling:
         send: Callable[[Lease, Message], None],
     ) -> None:
         self.cancellations = Cancellations()
+        #: Set by workers: interrupts a task that runs in this process.
+        self.interrupt_here: Callable[[Task], None] | None = None
         self._tasks = tasks
         self._pool = pool
         self._loop = loop
@@ -103,6 +105,8 @@ class Cancelling:
         lease = self._pool.lease_of(task)
         if lease is not None:
             self.cancellations.begin(task, lease, force, now_s, out)
+        elif self.interrupt_here is not None:
+            self.interrupt_here(task)
 
     def ended(self, task: Task) -> None:
         """It came back from its worker, which had not begun it."""

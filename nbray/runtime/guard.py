@@ -108,6 +108,15 @@ class InterruptGuard:
             if self.pending and not self._depth:
                 self.deliver()
 
+    def open(self) -> int:
+        """User code runs inside, in the main thread. Returns what ``close`` needs."""
+        depth, self._depth = self._depth, 0
+        return depth
+
+    def close(self, depth: int) -> None:
+        """It is over."""
+        self._depth = depth
+
     def deliver(self) -> bool:
         """Run the user's handler now for an interrupt that came inside; the caller can bear that it raises.
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from nbray.core.tasks import TaskSpec
 from nbray.events.ring import EventRing
@@ -116,6 +116,18 @@ class Recorder:
             key = (named.name, state)
             with self._lock:  # ``ship``, in another thread, takes the counts away
                 self._folded_runs[key] = self._folded_runs.get(key, 0) + 1
+
+    def set_aside(self) -> tuple[Any, ...]:
+        """Another task runs on top of the one that runs here; returns what ``take_up`` needs."""
+        with self._lock:
+            if self._begun:
+                self._report_what_runs()
+            return (self._reported,)
+
+    def take_up(self, aside: tuple[Any, ...]) -> None:
+        """That one is over."""
+        with self._lock:
+            (self._reported,) = aside
 
     def _note_end(
         self, now_us: int, task_id: bytes, state: str, named: Named, detail: dict[str, int] | None

@@ -19,10 +19,10 @@ from nbray.core.leases import Command, Lease, LeasePool, LeaseState
 from nbray.core.tasks import Task, TaskSpec, TaskState, TaskTable
 from nbray.model.errors import NbrayError
 from nbray.model.limits import PROTOCOL_VERSION
-from nbray.model.resources import CPU, UNIT, Shape
+from nbray.model.resources import UNIT, Shape
 from nbray.runtime.cancelling import Cancelling
 from nbray.runtime.functions import Exports
-from nbray.runtime.links import Link
+from nbray.runtime.links import Link, definition_of
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
 from nbray.runtime.parcels import Parcels
@@ -35,7 +35,6 @@ from nbray.wire.base import Descriptor, Message
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
     CancelLease,
-    DefineTask,
     HandBack,
     LeaseGranted,
     LeasePaused,
@@ -155,7 +154,7 @@ class Submitter:
     def before_poll(self) -> None:
         """Push what was queued for workers that are busy."""
         if self.pool.ripe:
-            self._run(self.pool.feed_ripe)
+            self.run(self.pool.feed_ripe)
         if self._touched or self.arguments.parked:
             self.after_batch()
 
@@ -243,12 +242,7 @@ class Submitter:
         if spec.function_id not in link.functions:
             link.functions.add(spec.function_id)
             frames = encode(self.exports.messages[spec.function_id])
-        threads = max(1, dict(spec.shape).get(CPU, 0) // UNIT)
-        frames += encode(
-            DefineTask(
-                spec.spec_id, spec.function_id, spec.name, spec.num_returns, spec.depth, spec.cell, threads
-            )
-        )
+        frames += encode(definition_of(spec))
         self._loop.send(channel, frames, now=False)
 
     # --- answers -----------------------------------------------------------------------------------
@@ -263,12 +257,12 @@ class Submitter:
             if message.lease_id == lease.lease_id:
                 given = set(message.tasks)
                 tasks = [t for t in lease.inflight if (t.task_id, t.attempt) in given]
-                self._run(partial(self.pool.handed_back, lease, tasks))
+                self.run(partial(self.pool.handed_back, lease, tasks))
         elif type(message) is LeasePaused:
             if message.lease_id == lease.lease_id:
-                self._run(partial(self.pool.paused, lease))
+                self.run(partial(self.pool.paused, lease))
         elif type(message) is LeaseResumed and message.lease_id == lease.lease_id:
-            self._run(partial(self.pool.resumed, lease))
+            self.run(partial(self.pool.resumed, lease))
 
     def _on_done(self, link: Link, lease: Lease | None, answers: list[TaskAnswer]) -> None:
         now_s = _monotonic()
@@ -333,7 +327,8 @@ class Submitter:
             else:
                 self._loop.arm(now_s + _TICK_S)
 
-    def _run(self, decide: Callable[[float, list[Command]], None]) -> None:
+    def run(self, decide: Callable[[float, list[Command]], None]) -> None:
+        """Decide something, and perform what comes of it. Lock held."""
         commands: list[Command] = []
         decide(_monotonic(), commands)
         self._perform(commands)

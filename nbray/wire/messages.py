@@ -1,7 +1,7 @@
 """Every message that nbray's processes exchange.
 
 Called by:  core, store, runtime, node, worker, which build and match on them.
-Imports:    msgspec, wire.base, wire.{cancel,memory,object}_messages.
+Imports:    msgspec, wire.base, wire.{cancel,inline,memory,object}_messages.
 Never:      carries a large payload (a Descriptor does) or an object that must be unpickled to route it.
 
 Three conversations, all over frames of ``wire.codec``:
@@ -24,6 +24,7 @@ import msgspec
 from nbray.model.store_plan import StorePlan
 from nbray.wire.base import Message, Value
 from nbray.wire.cancel_messages import CancelOf, CancelTask, SignalWorker
+from nbray.wire.inline_messages import InlineDeclined, RunInline
 from nbray.wire.memory_messages import DescribeEntries, EntriesDescribed, GetMemory, MemoryReport
 from nbray.wire.object_messages import (
     AbortObject,
@@ -406,5 +407,5 @@ ALL: tuple[type[Message], ...] = (
     HoldObjects, ReleaseHolds, SendParcel, EndParcels, SettleParcels, ParcelsSettled, LetGo, Unheld,
     RecallObjects, ObjectsYielded, DropObjects, ObjectsLost,
     GetMemory, DescribeEntries, EntriesDescribed, MemoryReport,
-    CancelTask, CancelOf, SignalWorker,
+    CancelTask, CancelOf, SignalWorker, RunInline, InlineDeclined,
 )  # fmt: skip

@@ -90,6 +90,23 @@ class Interrupts:
         self._raised_in = None
         return "cancelled" if cancelled else state
 
+    def set_aside(self) -> tuple[TaskCall | None, TaskCall | None]:
+        """Another task runs on top of the one whose code runs; returns what ``take_up`` needs."""
+        aside = self.armed, self._raised_in
+        self.armed = self._raised_in = None
+        return aside
+
+    def take_up(self, aside: tuple[TaskCall | None, TaskCall | None]) -> None:
+        """That one is over.
+
+        Raises:
+            KeyboardInterrupt: meanwhile the one below was cancelled.
+        """
+        self.armed, self._raised_in = call, raised_in = aside
+        if self._is_named(call) and raised_in is not call:
+            self._raised_in = call
+            raise KeyboardInterrupt
+
     def outcome(self, call: TaskCall, name: str) -> bytes | None:
         """The error of an attempt that raised, if it did so since it was cancelled."""
         if self._raised_in is not call:

@@ -1,7 +1,7 @@
 """The fork server: loads what every worker needs once, then forks workers in milliseconds.
 
 Called by:  node.workers, as a command line.
-Imports:    nbray.worker.executor, numpy, cloudpickle: the point is to have them loaded.
+Imports:    nbray.worker.nesting, numpy, cloudpickle: the point is to have them loaded.
 Never:      has a second thread, opens a GPU, or runs user code.
 
 A worker must outlive its zygote, but not its daemon. So the zygote forks twice: the middle process
@@ -39,7 +39,7 @@ from nbray.wire.messages import (
     WorkerForked,
     ZygoteReady,
 )
-from nbray.worker.executor import Executor
+from nbray.worker.nesting import NestingExecutor
 
 _PACKET_BYTES = 256 * 1024
 _ADOPTION_DEADLINE_S = 5.0
@@ -182,7 +182,7 @@ def _serve(message: ForkWorker, sock: socket.socket, welcome: Welcome, mapping: 
     )
     set_current(process)
     listener = listen(Path(message.endpoint))
-    executor = Executor(process, listener)
+    executor = NestingExecutor(process, listener)
     channel = process.loop.add(tuned(sock), "daemon", executor.on_daemon_message, process.on_daemon_lost)
     process.attach(channel)
     with process.loop.lock:

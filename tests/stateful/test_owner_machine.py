@@ -93,6 +93,8 @@ class OwnerMachine(RuleBasedStateMachine):
             able += [self.keep_promise]
         if self.refs:
             able += [self.drop]
+        if self.world.own or self.queued():
+            able += [self.run_one_here]
         if self.made:
             able += [self.cancel, self.cancel_what_is_pushed]
         if world.grantable():
@@ -166,6 +168,20 @@ class OwnerMachine(RuleBasedStateMachine):
         if pushed:
             self.world.cancel(pushed[a % len(pushed)].task_id, force=b % 2 == 1)
             self.world.pass_time([0.001, 0.3, 1.1][b % 3])
+
+    def queued(self) -> list[Task]:
+        return [t for t in self.world.submitter.tasks.tasks.values() if t.state is TaskState.QUEUED]
+
+    def run_one_here(self, a: int, b: int) -> None:
+        """Its owner runs it itself, as one that is blocked may have to; or did not come to it."""
+        world = self.world
+        if not world.own or (self.queued() and a % 2):
+            some = self.queued()
+            world.take_out(some[a % len(some)], b)
+        elif b % 4 == 3:
+            world.put_back(world.own[a % len(world.own)])
+        else:
+            world.answer_here(world.own[a % len(world.own)], failed=b % 4 == 2)
 
     # --- the daemon ----------------------------------------------------------------------------------
 
@@ -307,6 +323,7 @@ class OwnerMachine(RuleBasedStateMachine):
             if t.shape == s.shape and t.state is not TaskState.CANCELLED
         )
         pushed = Counter(task.task_id for lease in self.leases() for task in lease.inflight)
+        pushed.update(task.task_id for task in self.world.own)
         expected = {
             TaskState.WAITING: (0, 0), TaskState.QUEUED: (1, 0), TaskState.PUSHED: (0, 1),
             TaskState.CANCELLING: (0, 1),
@@ -403,6 +420,8 @@ class OwnerMachine(RuleBasedStateMachine):
         try:
             while self.promised:
                 self.keep_promise(0, 0)
+            while world.own:
+                world.answer_here(world.own[0], failed=False)
             for _ in range(20 + self.made):
                 self.turn(work=True)
                 if not (len(world.submitter.tasks) or world.waiting or world.serving or world.readable()):

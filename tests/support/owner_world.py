@@ -23,10 +23,13 @@ from nbray.model import ids
 from nbray.model.resources import Shape, to_shape
 from nbray.runtime import cancelling as cancelling_module
 from nbray.runtime import submitter as submitter_module
+from nbray.runtime.blocking import Wait
+from nbray.runtime.inlining import OwnTasks
 from nbray.runtime.links import Link
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
 from nbray.runtime.submitter import Submitter
+from nbray.runtime.waiting import Waiter
 from nbray.wire.base import Message
 from nbray.wire.cancel_messages import CancelTask, SignalWorker
 from nbray.wire.codec import decode_buffer, encode
@@ -225,6 +228,8 @@ class World:
         self.cancelled_tasks: set[bytes] = set()  # that were not over then
         self.attempt_cancelled: dict[bytes, int] = {}
         self.never_again: set[bytes] = set()  # cancelled before a worker had them
+        self.own: list[Task] = []  # that the owner runs itself
+        self.own_tasks = OwnTasks(self.submitter, self.objects)
         self.limits: dict[bytes, int] = {}
         self._patches: list[Any] = [
             mock.patch.object(submitter_module, "_monotonic", self._time),
@@ -400,6 +405,31 @@ class World:
             if task.state in (TaskState.WAITING, TaskState.QUEUED):
                 self.never_again.add(task_id)
         self.submitter.cancelling.cancel([task_id], force)
+        self.after_batch()
+
+    def take_out(self, task: Task, choice: int) -> None:
+        """Its owner is to run it itself, at the daemon's request or another."""
+        shape = self.submitter.pool.shapes[task.shape]
+        requests = [*shape.requests, b"none"]
+        lease_id = requests[choice % len(requests)]
+        wait = Wait([entry for entry in task.results if self.objects.is_alive(entry)], Waiter(1))
+        wait.waiter.remaining = len(wait.entries)
+        taken = self.own_tasks.take(wait, lease_id)
+        assert taken is (task if wait.entries else None)
+        if taken is not None:
+            self.own.append(task)
+        self.after_batch()
+
+    def put_back(self, task: Task) -> None:
+        self.own.remove(task)
+        self.own_tasks.put_back(task)
+        self.after_batch()
+
+    def answer_here(self, task: Task, failed: bool) -> None:
+        self.own.remove(task)
+        self.started.setdefault(task.task_id, []).append(task.attempt)
+        results: list[Any] = [b"answer of attempt %d" % task.attempt] * task.num_returns
+        self.own_tasks.answered(task, results, failed)
         self.after_batch()
 
     def finish(self, worker: Worker, execution_us: int, failed: bool) -> None:

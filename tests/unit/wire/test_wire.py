@@ -119,6 +119,8 @@ NUMBERS = [
     "CancelTask",
     "CancelOf",
     "SignalWorker",
+    "RunInline",
+    "InlineDeclined",
 ]
 
 # Plain data as it arrives: msgpack knows neither tuples nor sets.
