@@ -48,19 +48,19 @@ class Interrupts:
         frame_below: the code that calls the user's function.
 
     ``armed``: the attempt whose code runs now. ``asked``: attempts that are to end; it may hold some that
-    ended before.
+    ended before. ``handler``: SIGINT's, as it should be.
     """
 
     def __init__(self, guard: InterruptGuard, frame_below: CodeType) -> None:
         self.armed: TaskCall | None = None
         self.asked: set[tuple[bytes, int]] = set()
         self._raised_in: TaskCall | None = None
-        self._guard = guard
+        self._pid = os.getpid()
         self._frame_below = frame_below
         self._main = threading.main_thread().ident
         signal.signal(signal.SIGINT, self._on_signal)
         with guard:  # puts its handler on top
-            self._handler: Any = guard.seen
+            self.handler: Any = guard.seen
 
     def cancel(self, message: CancelTask, flush: Callable[[], None]) -> None:
         """An attempt that is not in the inbox is to end. Lock held, in any thread."""
@@ -114,9 +114,8 @@ class Interrupts:
         return serialize_system_error(RayCancellationError(call.task_id.hex(), task_name=name))
 
     def restore(self) -> None:
-        """A task that is over may have left a handler of its own; the guard has seen it since."""
-        if self._guard.seen is not self._handler:
-            signal.signal(signal.SIGINT, self._handler)
+        """A task that is over has left a handler of its own; the guard has seen it since."""
+        signal.signal(signal.SIGINT, self.handler)
 
     def _is_named(self, call: TaskCall | None) -> bool:
         return call is not None and (call.task_id, call.attempt) in self.asked
@@ -125,6 +124,8 @@ class Interrupts:
         """SIGINT, in the main thread, when the guard lets it through."""
         call = self.armed
         if call is None or (frame is not None and frame.f_code is self._frame_below):
+            return
+        if os.getpid() != self._pid:  # a process that the task forked: interrupts mean nothing there
             return
         if not self.asked:
             for _ in range(_LOOKS):

@@ -122,6 +122,7 @@ class Executor:
         self._limit = ThreadLimit()
         self._tidying = Tidying(process)
         self._interrupts = Interrupts(self._loop.guard, Executor._attempt.__code__)
+        self._asked = self._interrupts.asked
         self._inner: Inner = ()  # references in the results of the task that ran
         process.objects.says_at_once = False  # but when a task is over
         process.running = lambda: process.context.name if self._running is not None else ""
@@ -217,10 +218,12 @@ class Executor:
 
     def run_forever(self) -> None:
         sys.stdout, sys.stderr = self._streams
+        guard, interrupts = self._loop.guard, self._interrupts
         link, call = self._wait_for_work()
         while True:
             self._execute(link, call)
-            self._interrupts.restore()
+            if guard.seen is not interrupts.handler:
+                interrupts.restore()
             if CallLimit.reached:
                 self._depart(link)
             following = self._following
@@ -255,7 +258,7 @@ class Executor:
                         self._idle = None
                         return self._inbox.popleft()
                     self._idle = waiter
-                    self._interrupts.asked.clear()  # nothing runs: they came too late
+                    self._asked.clear()  # nothing runs: they came too late
                     loop.flush()
                 if deadline_s is not None and time.monotonic() >= deadline_s:
                     return None
@@ -278,7 +281,7 @@ class Executor:
         self._inner = ()
         results, failed = self._attempt(link, call, known, borrowed)
         state = "failed" if failed else "finished"
-        if self._interrupts.asked:
+        if self._asked:
             state = self._interrupts.ended(call, state)
         execution_us = (_clock_ns() - started_ns) // 1000
         if self._loop.closing:  # a process that the task forked came back here: it is no worker
@@ -309,7 +312,7 @@ class Executor:
             else:
                 args, kwargs = self._arguments(link, call, borrowed)
             interrupts.armed = call
-            if interrupts.asked:
+            if self._asked:
                 interrupts.check(call)
             value = function(*args, **kwargs)
             interrupts.armed = None

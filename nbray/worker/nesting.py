@@ -135,7 +135,7 @@ class NestingExecutor(Executor):
             os._exit(int(failed))
         self._end_lines()
         state = "failed" if failed else "finished"
-        if self._interrupts.asked:
+        if self._asked:
             state = self._interrupts.ended(call, state)
         process.recorder.end(state)
         with self._loop.guard, self._loop.lock:

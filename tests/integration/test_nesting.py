@@ -119,7 +119,7 @@ def test_all_ways_to_wait_end_at_the_cap(below: Callable[..., Any], depth: Any) 
     def all_at_once() -> int:
         refs = [depth.remote(n) for n in range(4)]
         ready, rest = nbray.wait(refs, num_returns=4)
-        return sum(nbray.get(ready)) + 100 * len(rest)
+        return int(sum(nbray.get(ready))) + 100 * len(rest)
 
     def with_a_deadline() -> int:
         refs = [depth.remote(n) for n in range(4)]
