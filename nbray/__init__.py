@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from nbray.api.actors import exit_actor, get_actor, kill, method
+    from nbray.api.cancelling import cancel
     from nbray.api.errors import error_info, errors
     from nbray.api.looking import memory, objects
     from nbray.api.modes import LOCAL_MODE, PYTHON_MODE, SCRIPT_MODE, SILENT_MODE, WORKER_MODE
@@ -82,6 +83,7 @@ __version__ = "0.1.0"
 #: must not pay for (or even load) what users call: so nothing is imported before it is asked for.
 _HOMES = {
     "nbray.api.actors": ("exit_actor", "get_actor", "kill", "method"),
+    "nbray.api.cancelling": ("cancel",),
     "nbray.api.classic_worker": ("get_webui_url",),
     "nbray.api.errors": ("error_info", "errors"),
     "nbray.api.looking": ("memory", "objects"),
@@ -157,6 +159,7 @@ __all__ = [
     "RayWorkerError", "RayletError", "RedisNotFoundError", "RemoteFunction", "ReservedNameError",
     "SerializationError", "SessionStartError", "SocketPathError", "StaleSessionError", "TaskCancelledError",
     "TaskID", "UniqueID", "UnknownObjectError", "UnreconstructableError", "WorkerCrashedError", "WorkerID",
-    "error_info", "errors", "exit_actor", "get", "get_actor", "init", "is_initialized", "kill", "memory",
-    "method", "objects", "put", "register_custom_serializer", "remote", "shutdown", "status", "wait",
+    "cancel", "error_info", "errors", "exit_actor", "get", "get_actor", "init", "is_initialized", "kill",
+    "memory", "method", "objects", "put", "register_custom_serializer", "remote", "shutdown", "status",
+    "wait",
 ]  # fmt: skip

@@ -35,6 +35,7 @@ from nbray.node.control_plane import ControlPlane
 from nbray.node.describing import Describing
 from nbray.node.event_feed import EventFeed
 from nbray.node.pushed_errors import PushedErrors
+from nbray.node.relieving import Relieving
 from nbray.node.snapshot import snapshot
 from nbray.node.storage import available_memory, spill_plan
 from nbray.node.workers import WorkerExit, WorkerHandle, Workers
@@ -46,6 +47,8 @@ from nbray.transport.aio import Peer, attach
 from nbray.transport.sockets import tuned
 from nbray.transport.supervision import Supervisor
 from nbray.wire.base import Message
+from nbray.wire.cancel_messages import CancelOf, SignalWorker
+from nbray.wire.inline_messages import InlineDeclined
 from nbray.wire.messages import (
     Advice,
     Blocked,
@@ -72,9 +75,11 @@ from nbray.wire.messages import (
     WorkerLost,
 )
 
-#: Worker processes at most: this per CPU, and some for nested tasks that block (architecture §3).
-_BLOCKED_PER_CPU = 4
-_BLOCKED_EXTRA = 16
+#: Worker processes at most: this per CPU, and some for nested tasks that block.
+_WORKERS_PER_CPU = 4
+_WORKERS_EXTRA = 16
+#: So many times as many, where nothing could go on without another one (``core.inlining``).
+_IN_NEED = 8
 _PRESTARTED_MAX = 16
 _IDLE_WORKER_S = 60.0
 _START_DEADLINE_S = 30.0
@@ -99,9 +104,12 @@ class NodeDaemon:
         self._driver_id = b""
         cpus = max(1, start.resources.get(CPU, 0) // UNIT)
         self._scheduler = Scheduler(start.resources)
-        self._pool = WorkerPool(min(cpus, _PRESTARTED_MAX), cpus + _BLOCKED_PER_CPU * cpus + _BLOCKED_EXTRA)
+        cap = _WORKERS_PER_CPU * cpus + _WORKERS_EXTRA
+        self._pool = WorkerPool(min(cpus, _PRESTARTED_MAX), cap, _IN_NEED * cap)
+        self._relieving = Relieving(
+            self._pool, self._scheduler.owner_of, self._send_to, self.perform_pool, self._tell_people
+        )
         self._events = EventFeed(start.node_id, control.publish_events, self._loop.call_later)
-        self._told_stuck = False
         self._burials = Burials()
         self.workers = Workers(
             self._session_dir, self._on_message, self._on_worker_exit, self._on_worker_lines,
@@ -134,6 +142,9 @@ class NodeDaemon:
             Unblocked: self._on_unblocked,
             Leaving: self._on_leaving,
             LinkLost: self._on_link_lost,
+            CancelOf: lambda _peer, m: self._send_to(m.owner, m),
+            SignalWorker: self._on_signal_worker,
+            InlineDeclined: lambda _peer, m: self._relieving.on_declined(m),
             PutFunction: self._on_put_function,
             LogLines: self._on_log_lines,
             EventBatch: self._on_event_batch,
@@ -295,6 +306,11 @@ class NodeDaemon:
         if self._scheduler.owner_of(message.lease_id) == peer.process_id:
             self._end_lease(message.lease_id)
 
+    def _on_signal_worker(self, peer: Peer, message: SignalWorker) -> None:
+        process_id = self._pool.worker_of(message.lease_id)
+        if process_id is not None and self._scheduler.owner_of(message.lease_id) == peer.process_id:
+            self.workers.signal(process_id, message.number)
+
     def _end_lease(self, lease_id: bytes) -> None:
         """The owner is done with it: its worker may serve another."""
         commands: list[lease_requests.Command] = []
@@ -315,20 +331,9 @@ class NodeDaemon:
             commands: list[lease_requests.Command] = []
             self._pool.blocked(peer.process_id)
             self._events.record(WORKER, peer.process_id, "blocked")
+            self._relieving.blocked(peer.process_id)
             self._scheduler.blocked(message.lease_id, commands)
             self.perform(commands)
-            self._tell_if_stuck()
-
-    def _tell_if_stuck(self) -> None:
-        """No silent hang: nested tasks that wait for each other may need more processes than may be."""
-        pool = self._pool.snapshot()
-        if pool["waiting_leases"] and pool["blocked"] >= pool["cap"] and not self._told_stuck:
-            self._told_stuck = True
-            self._tell_people(
-                f"nbray: all {pool['blocked']} worker processes wait for tasks that they started, and "
-                "no more may be made: this will not end by itself. Nest less deeply, or give init() "
-                "more num_cpus (5 processes for each, and 16)."
-            )
 
     def _on_unblocked(self, peer: Peer, message: Unblocked) -> None:
         if self._pool.serves(peer.process_id) == message.lease_id:
@@ -364,6 +369,7 @@ class NodeDaemon:
                 when_idle = type(command) is lease_requests.Spare
                 self._send_to(command.owner, ReclaimLease(command.lease_id, when_idle))
         self.perform_pool(pool_commands)
+        self._relieving.look()
 
     def perform_pool(self, commands: list[worker_process.Command]) -> None:
         """What the pool of workers ordered."""
@@ -416,7 +422,7 @@ class NodeDaemon:
                 self.perform_pool(commands)
                 return
             self._pool.started(process_id, time.monotonic())
-            self._errors.worker_started(len(self.workers.handles))
+            self._errors.worker_started(self._pool.shared())
             self._events.record(WORKER, process_id, "starting", "")
         self.perform_pool(commands)
 

@@ -8,6 +8,7 @@ Never:      decides which worker serves whom (core.workers does).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -149,9 +150,14 @@ class Workers:
     # --- ending ------------------------------------------------------------------------------------
 
     def kill(self, process_id: bytes) -> None:
+        self.signal(process_id, signal.SIGKILL)
+
+    def signal(self, process_id: bytes, number: int) -> None:
+        """The PID is its own until it is reaped, and then it has no handle any more."""
         handle = self.handles.get(process_id)
         if handle is not None and handle.pid:
-            linux.kill_quietly(handle.pid)
+            with contextlib.suppress(OSError):
+                os.kill(handle.pid, number)
 
     def retire(self, process_id: bytes) -> None:
         """Let an idle worker go: its connection closes, and it ends by itself."""

@@ -16,6 +16,7 @@ from nbray.runtime import describing
 from nbray.runtime.questions import ANSWERS
 from nbray.wire.actor_messages import ActorUpdate
 from nbray.wire.base import Message
+from nbray.wire.cancel_messages import CancelOf
 from nbray.wire.error_messages import ErrorPushed
 from nbray.wire.memory_messages import DescribeEntries
 from nbray.wire.messages import (
@@ -65,4 +66,5 @@ HANDLERS: dict[type[Message], Callable[[Any, Any], None]] = {
     **dict.fromkeys(ANSWERS, lambda p, m: p.questions.answered(m)),
     ErrorPushed: lambda p, m: p.pushed.arrived(m),
     DescribeEntries: describing.answer,
+    CancelOf: lambda p, m: p.submitter.cancelling.asked(m),
 }

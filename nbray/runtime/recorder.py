@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from nbray.core.tasks import TaskSpec
 from nbray.events.ring import EventRing
@@ -69,6 +69,7 @@ class Recorder:
         self._room = _PER_BATCH  # rows that the next batch still takes of short tasks
         self._to_count: list[TaskSpec] = []
         self._folded_runs: dict[tuple[str, str], int] = {}  # each of these ran, too
+        self._folded: dict[tuple[str, str], int] = {}
 
     def submitted(self, task_id: bytes, spec: TaskSpec) -> None:
         """A task of ours begins its life; every task comes here. Lock held."""
@@ -81,6 +82,12 @@ class Recorder:
 
     def task(self, task_id: bytes, state: str, named: Named) -> None:
         """A task of ours changed its state. Lock held."""
+        if self._room <= 0 and state == "cancelled":  # by the hundred thousand, at once
+            key = (named.name, state)
+            self._folded[key] = self._folded.get(key, 0) + 1
+            if self._due_s is None:
+                self._plan()
+            return
         self._room -= 1
         self._append((_time_ns() // 1000, TASK, task_id, state, named.name, named.cell, None))
         if self._due_s is None:
@@ -109,6 +116,18 @@ class Recorder:
             key = (named.name, state)
             with self._lock:  # ``ship``, in another thread, takes the counts away
                 self._folded_runs[key] = self._folded_runs.get(key, 0) + 1
+
+    def set_aside(self) -> tuple[Any, ...]:
+        """Another task runs on top of the one that runs here; returns what ``take_up`` needs."""
+        with self._lock:
+            if self._begun:
+                self._report_what_runs()
+            return (self._reported,)
+
+    def take_up(self, aside: tuple[Any, ...]) -> None:
+        """That one is over."""
+        with self._lock:
+            (self._reported,) = aside
 
     def _note_end(
         self, now_us: int, task_id: bytes, state: str, named: Named, detail: dict[str, int] | None
@@ -149,6 +168,8 @@ class Recorder:
         for spec in specs:
             found.append((spec.name, "submitted", spec.uncounted))
             spec.uncounted = 0
+        unrun, self._folded = self._folded, {}
+        found += [(name, state, number) for (name, state), number in unrun.items()]
         runs, self._folded_runs = self._folded_runs, {}
         for (name, state), number in runs.items():
             found += [(name, state, number), (name, "running", number)]

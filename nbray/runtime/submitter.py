@@ -1,7 +1,7 @@
 """Tasks on their way: leases, pushes to workers, answers, workers that die.
 
 Called by:  runtime.process.
-Imports:    core.{tasks,leases}, runtime.{loop,objects,functions}, transport, wire.
+Imports:    core.{tasks,leases}, runtime.{loop,objects,functions,cancelling}, transport, wire.
 Never:      decides: that is core.tasks' and core.leases'. Never runs without ``loop.lock`` held.
 """
 
@@ -21,9 +21,10 @@ from nbray.core.leases import Command, Lease, LeasePool, LeaseState
 from nbray.core.tasks import Task, TaskSpec, TaskState, TaskTable
 from nbray.model.errors import NbrayError
 from nbray.model.limits import PROTOCOL_VERSION
-from nbray.model.resources import CPU, UNIT, Shape
+from nbray.model.resources import UNIT, Shape
+from nbray.runtime.cancelling import Cancelling
 from nbray.runtime.functions import Exports
-from nbray.runtime.links import Link, Links
+from nbray.runtime.links import Link, Links, definition_of
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
 from nbray.runtime.parcels import Parcels
@@ -35,7 +36,6 @@ from nbray.wire.base import Descriptor, Message
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
     CancelLease,
-    DefineTask,
     HandBack,
     LeaseGranted,
     LeasePaused,
@@ -50,7 +50,7 @@ from nbray.wire.messages import (
     TaskCall,
     TasksDone,
     WorkerLost,
-)
+)  # fmt: skip
 from nbray.wire.object_messages import FreeObjects, SettleParcels
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class Submitter:
         self._record = record
         self._submitted = submitted
         self.links = Links(loop)
+        self.cancelling = Cancelling(self.tasks, self.pool, loop, tell_daemon, record, self._send)
         self._touched: list[Lease] = []
         self._doomed: deque[tuple[Task, bytes]] = deque()  # an argument of theirs is an error
         self._dying = Dying()
@@ -111,6 +112,7 @@ class Submitter:
         self.arguments = TaskArguments(objects, self.tasks, self.pool)
         objects.in_use = self.arguments.in_use
         self.recomputing = objects.recomputing = Recomputing(objects, self)
+        self.cancelling.attach(objects, self.arguments)
 
     def _parallelism(self, shape: Shape) -> int:
         cpus = dict(shape).get("CPU", 0)
@@ -168,7 +170,7 @@ class Submitter:
     def before_poll(self) -> None:
         """Push what was queued for workers that are busy."""
         if self.pool.ripe:
-            self._run(self.pool.feed_ripe)
+            self.run(self.pool.feed_ripe)
         if self._touched or self.arguments.parked:
             self.after_batch()
 
@@ -191,11 +193,13 @@ class Submitter:
             elif kind is lease_commands.RequestLease:
                 self._request(command.lease, command.backlog)  # type: ignore[union-attr]
             elif kind is lease_commands.GiveBack:
-                self._give_back(command.lease)
+                self._give_back(command.lease)  # type: ignore[union-attr]
             elif kind is lease_commands.CancelRequest:
-                self._tell_daemon(CancelLease(command.lease.lease_id))
+                self._tell_daemon(CancelLease(command.lease.lease_id))  # type: ignore[union-attr]
             elif kind is lease_commands.TakeBack:
                 self._send(command.lease, TakeBack(command.lease.lease_id, command.number))  # type: ignore[union-attr]
+            elif kind is lease_commands.EndCancelled:
+                self.cancelling.ended(command.task)  # type: ignore[union-attr]
         if commands:
             self._loop.arm(_monotonic() + _TICK_S)
 
@@ -252,12 +256,7 @@ class Submitter:
         if spec.function_id not in link.functions:
             link.functions.add(spec.function_id)
             frames = encode(self.exports.messages[spec.function_id])
-        threads = max(1, dict(spec.shape).get(CPU, 0) // UNIT)
-        frames += encode(
-            DefineTask(
-                spec.spec_id, spec.function_id, spec.name, spec.num_returns, spec.depth, spec.cell, threads
-            )
-        )
+        frames += encode(definition_of(spec))
         self._loop.send(channel, frames, now=False)
 
     # --- answers -----------------------------------------------------------------------------------
@@ -272,12 +271,12 @@ class Submitter:
             if message.lease_id == lease.lease_id:
                 given = set(message.tasks)
                 tasks = [t for t in lease.inflight if (t.task_id, t.attempt) in given]
-                self._run(partial(self.pool.handed_back, lease, tasks))
+                self.run(partial(self.pool.handed_back, lease, tasks))
         elif type(message) is LeasePaused:
             if message.lease_id == lease.lease_id:
-                self._run(partial(self.pool.paused, lease))
+                self.run(partial(self.pool.paused, lease))
         elif type(message) is LeaseResumed and message.lease_id == lease.lease_id:
-            self._run(partial(self.pool.resumed, lease))
+            self.run(partial(self.pool.resumed, lease))
 
     def _on_done(self, link: Link, lease: Lease | None, answers: list[TaskAnswer]) -> None:
         slowest_us = self.deliver(link, lease, answers, self.pool.answered)
@@ -357,7 +356,8 @@ class Submitter:
             else:
                 self._loop.arm(now_s + _TICK_S)
 
-    def _run(self, decide: Callable[[float, list[Command]], None]) -> None:
+    def run(self, decide: Callable[[float, list[Command]], None]) -> None:
+        """Decide something, and perform what comes of it. Lock held."""
         commands: list[Command] = []
         decide(_monotonic(), commands)
         self._perform(commands)
@@ -445,7 +445,8 @@ class Submitter:
         now_s = _monotonic()
         ran_s = self._dying.buried(lease, now_s)
         tasks = self.pool.lost(lease)
-        running, waiting = tasks[:1], tasks[1:]
+        cancelled = [task for task in tasks if task.state is TaskState.CANCELLING]
+        running, waiting = ([t for t in some if t not in cancelled] for some in (tasks[:1], tasks[1:]))
         for task in tasks:
             for entry in task.results:
                 entry.doubtful = True
@@ -464,6 +465,8 @@ class Submitter:
         self._perform(commands)
         for task in failed:
             self._fail(task, worker_error(task, cause, is_poison=is_poison and task.may_retry()))
+        for task in cancelled:
+            self.cancelling.lost(task, cause if task is tasks[0] else None)
 
     def _on_no_worker(self, lease: Lease, message: WorkerLost) -> None:
         """Workers die before they are up: fail what waits for one rather than try for ever.
@@ -474,9 +477,7 @@ class Submitter:
         self.pool.lost(lease)
         if any(other.state is LeaseState.OPEN for other in shape.leases.values()):
             return
-        waiting = list(shape.queue)
-        shape.queue.clear()
-        for task in waiting:
+        for task in shape.take_all():
             self._fail(task, worker_error(task, message))
         self._loop.arm(_monotonic() + _TICK_S)  # to cancel the other requests of this shape
 
@@ -493,6 +494,7 @@ class Submitter:
             self._bury(lease, None)
         for lease in self._dying.late(now_s):
             self._tell_daemon(LinkLost(lease.lease_id))
+        self.cancelling.housekeeping(now_s)
         commands: list[Command] = []
         again = self.pool.housekeeping(now_s, commands)
         self._perform(commands)

@@ -1,7 +1,7 @@
 """Every message that nbray's processes exchange.
 
 Called by:  core, store, runtime, node, worker, which build and match on them.
-Imports:    msgspec, wire.{base,actor_messages,error_messages,memory_messages,object_messages}.
+Imports:    msgspec, wire.base, wire.{actor,cancel,error,inline,memory,object}_messages.
 Never:      carries a large payload (a Descriptor does) or an object that must be unpickled to route it.
 
 Three conversations, all over frames of ``wire.codec``:
@@ -40,7 +40,9 @@ from nbray.wire.actor_messages import (
     WatchActor,
 )
 from nbray.wire.base import Message, Value
+from nbray.wire.cancel_messages import CancelOf, CancelTask, SignalWorker
 from nbray.wire.error_messages import ErrorPushed, Errors, GetErrors, PushError
+from nbray.wire.inline_messages import InlineDeclined, RunInline
 from nbray.wire.memory_messages import DescribeEntries, EntriesDescribed, GetMemory, MemoryReport
 from nbray.wire.object_messages import (
     AbortObject,
@@ -436,4 +438,5 @@ ALL: tuple[type[Message], ...] = (
     PushError, ErrorPushed, GetErrors, Errors, LinkLost,
     CreateActor, FailActor, StartActor, ActorStarted, ActorLeft, KillActor, ReleaseActor, WatchActor,
     UnwatchActor, ActorUpdate, NameActor, FindActor, ActorNamed, GetActors, ActorList,
+    CancelTask, CancelOf, SignalWorker, RunInline, InlineDeclined,
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Runs tasks in the worker's main thread and answers their owners.
 
 Called by:  worker.zygote, in the forked child.
-Imports:    nbray.runtime; worker.{actor,leaving,lingering,output,threads,tidying,undoing}.
+Imports:    nbray.runtime; worker.{actor,cancelling,leaving,lingering,output,threads,tidying,undoing}.
 Never:      runs two tasks at once, or answers a task whose argument views are not yet safe.
 """
 
@@ -38,6 +38,7 @@ from nbray.runtime.waiting import Waiter
 from nbray.transport.sockets import check_peer, tuned
 from nbray.wire.actor_messages import StartActor
 from nbray.wire.base import Descriptor, Message, Value
+from nbray.wire.cancel_messages import CancelTask
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
     Blocked,
@@ -58,6 +59,7 @@ from nbray.wire.messages import (
     Unblocked,
 )
 from nbray.worker.actor import CONSTRUCTION, Actor
+from nbray.worker.cancelling import Interrupts, with_a_frame
 from nbray.worker.leaving import Departure
 from nbray.worker.lingering import OWN_THREADS, Lingering, count_threads
 from nbray.worker.output import TaskStream
@@ -102,6 +104,8 @@ class Executor:
         self._lingering = Lingering()
         self._is_used_up = False
         self._tidying = Tidying(process)
+        self._interrupts = Interrupts(self._loop.guard, Executor._attempt.__code__)
+        self._asked = self._interrupts.asked
         self._inner: Inner = ()  # references in the results of the task that ran
         process.objects.says_at_once = False  # but when a task is over
         process.running = lambda: process.context.name if self._running is not None else ""
@@ -110,8 +114,10 @@ class Executor:
         self._streams = (TaskStream("stdout", 1, self._emit), TaskStream("stderr", 2, self._emit))
         self._waits = process.gets.on_blocking = BlockingCount(self._on_blocking)
 
-    def accept_on(self, listener: socket.socket) -> None:
-        """Where owners connect."""
+    def begin(self, listener: socket.socket) -> None:
+        """This is the process in which it runs; ``listener`` is where owners connect."""
+        self._interrupts.install()
+        self._undoing.install()
         self._loop.add_acceptor(listener, self._on_owner)
 
     # --- messages (lock held) --------------------------------------------------------------------
@@ -146,6 +152,8 @@ class Executor:
             link.owner_id = message.owner.process_id
         elif type(message) is TakeBack:
             self._give_up(link, message.count)
+        elif type(message) is CancelTask:
+            self._cancel(link, message)
 
     def _known(self, message: DefineTask) -> Known:
         known = Known(message)
@@ -215,14 +223,24 @@ class Executor:
         # An empty answer too: it says that the request was dealt with.
         self._hand_back(link, [call for _link, call in mine if call.task_id in given])
 
+    def _cancel(self, link: OwnerLink, message: CancelTask) -> None:
+        for item in self._inbox:
+            if item[1].task_id == message.task_id and item[1].attempt == message.attempt:
+                self._inbox.remove(item)
+                self._hand_back(link, [item[1]])
+                return
+        self._interrupts.cancel(message, self._loop.flush)
+
     # --- the main thread -----------------------------------------------------------------------------
 
     def run_forever(self) -> None:
         sys.stdout, sys.stderr = self._streams
-        self._undoing.install()
+        guard, interrupts = self._loop.guard, self._interrupts
         link, call = self._wait_for_work(None)
         while True:
             self._execute(link, call)
+            if guard.seen is not interrupts.handler:
+                interrupts.restore()
             if self._is_used_up:
                 self._depart(link)
             if self._actor is not None and self._actor.is_leaving:
@@ -268,12 +286,15 @@ class Executor:
                         self._idle = None
                         return self._inbox.popleft()
                     self._idle = waiter
+                    self._asked.clear()  # nothing runs: they came too late
                     loop.flush()
                 if self._departure.dismissed.done:
                     self._departure.go()
                 if deadline_s is not None and time.monotonic() >= deadline_s:
                     return None
                 loop.wait(waiter, deadline_s)
+                if loop.guard.pending:
+                    loop.guard.deliver()  # to nobody
 
     def _execute(self, link: OwnerLink, call: TaskCall) -> None:
         process = self._process
@@ -290,6 +311,9 @@ class Executor:
         started_ns = _clock_ns()
         self._inner = ()
         results, failed = self._attempt(link, call, known, borrowed)
+        state = "failed" if failed else "finished"
+        if self._asked:
+            state = self._interrupts.ended(call, state)
         execution_us = (_clock_ns() - started_ns) // 1000
         if self._loop.closing:  # a process that the task forked came back here: it is no worker
             os._exit(int(failed))
@@ -303,7 +327,7 @@ class Executor:
         table = process.objects.table
         if borrowed or table.fresh or table.unconfirmed:
             self._release(borrowed)
-        process.recorder.end("failed" if failed else "finished")
+        process.recorder.end(state)
         self._running = None
         if self._is_used_up or CallLimit.reached:
             self._is_used_up = True
@@ -323,6 +347,7 @@ class Executor:
 
     def _attempt(self, link: OwnerLink, call: TaskCall, known: Known, borrowed: list[Entry]) -> Outcome:
         """Run the user's function; its frames and values are gone when this returns."""
+        interrupts = self._interrupts
         try:
             function = known.function
             if function is None:
@@ -331,12 +356,21 @@ class Executor:
                 args, kwargs = deserialize(call.args)
             else:
                 args, kwargs = self._arguments(link, call, borrowed)
+            interrupts.armed = call
+            if self._asked:
+                interrupts.check(call)
             value = function(*args, **kwargs)
+            interrupts.armed = None
             del args, kwargs
         except SystemExit as exc:
+            interrupts.armed = None
             self._leave(exc)
             raise
         except BaseException as exc:  # noqa: BLE001  # whatever user code raises is the task's result
+            interrupts.armed = None
+            cancelled = interrupts.outcome(call, known.name)
+            if cancelled is not None:
+                return [cancelled] * known.num_returns, True
             return self._failure(link, call, known, exc)
         try:
             if known.num_returns == 1 and not call.seal_results:
@@ -353,7 +387,7 @@ class Executor:
 
     def _load(self, known: Known) -> Callable[..., Any]:
         if self._actor is None:
-            return self._imports.load(known.function_id)
+            return with_a_frame(self._imports.load(known.function_id))
         return self._actor.method(known.name.rpartition(".")[2])
 
     def _failure(self, link: OwnerLink, call: TaskCall, known: Known, exc: BaseException) -> Outcome:

@@ -50,6 +50,7 @@ class Departure:
             # Their leases too: workers of an owner that ends with leases end with it.
             while process.submitter.has_work() or process.submitter.pool.by_id:
                 loop.wait(Waiter(), time.monotonic() + _LOOK_S)
+                loop.guard.deliver()
             with loop.lock:
                 process.recorder.ship()
                 loop.flush()

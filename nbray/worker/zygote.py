@@ -1,7 +1,7 @@
 """The fork server: loads what every worker needs once, then forks workers in milliseconds.
 
 Called by:  node.workers, as a command line.
-Imports:    nbray.worker.executor, numpy, cloudpickle: the point is to have them loaded.
+Imports:    nbray.worker.nesting, numpy, cloudpickle: the point is to have them loaded.
 Never:      has a second thread, opens a GPU, or runs user code.
 
 A worker must outlive its zygote, but not its daemon. So the zygote forks twice: the middle process
@@ -42,7 +42,7 @@ from nbray.wire.messages import (
     WorkerForked,
     ZygoteReady,
 )
-from nbray.worker.executor import Executor
+from nbray.worker.nesting import NestingExecutor
 
 _PACKET_BYTES = 256 * 1024
 _ADOPTION_DEADLINE_S = 5.0
@@ -95,7 +95,7 @@ def _fork_twice(
     message: ForkWorker,
     descriptors: list[int],
     daemon_pid: int,
-    worker: Executor,
+    worker: NestingExecutor,
 ) -> None:
     middle = _fork_if_possible()
     if middle == 0:
@@ -114,7 +114,7 @@ def _fork_twice(
         os.close(fd)
 
 
-def _prepare(welcome: Welcome, mapping: Mapping) -> Executor:
+def _prepare(welcome: Welcome, mapping: Mapping) -> NestingExecutor:
     """Make what every worker will be, once.
 
     A worker would have to touch all the code that does so, and every page that is touched is copied: that is
@@ -130,7 +130,7 @@ def _prepare(welcome: Welcome, mapping: Mapping) -> Executor:
         context=new_context(job_id, job_id, 0, "", Place("", 1)),
         on_lost=lambda: os._exit(0),
     )
-    return Executor(process)
+    return NestingExecutor(process)
 
 
 def _fork_if_possible() -> int | None:
@@ -146,7 +146,7 @@ def _child(
     message: ForkWorker,
     descriptors: list[int],
     daemon_pid: int,
-    worker: Executor,
+    worker: NestingExecutor,
 ) -> None:
     """Becomes a worker; never returns."""
     try:
@@ -191,11 +191,11 @@ def _await_adoption(daemon_pid: int, daemon_fd: int) -> None:
         os._exit(1)
 
 
-def _serve(message: ForkWorker, sock: socket.socket, worker: Executor) -> None:
+def _serve(message: ForkWorker, sock: socket.socket, worker: NestingExecutor) -> None:
     process = worker.process
     process.become(message.process_id, message.endpoint)
     set_current(process)
-    worker.accept_on(listen(Path(message.endpoint)))
+    worker.begin(listen(Path(message.endpoint)))
     channel = process.loop.add(tuned(sock), "daemon", worker.on_daemon_message, process.on_daemon_lost)
     process.attach(channel)
     with process.loop.lock:

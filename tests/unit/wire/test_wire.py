@@ -138,6 +138,11 @@ NUMBERS = [
     "ActorNamed",
     "GetActors",
     "ActorList",
+    "CancelTask",
+    "CancelOf",
+    "SignalWorker",
+    "RunInline",
+    "InlineDeclined",
 ]
 
 # Plain data as it arrives: msgpack knows neither tuples nor sets.
