@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from nbray.api.actors import exit_actor, get_actor, kill, method
+    from nbray.api.cancelling import cancel
+    from nbray.api.errors import error_info, errors
     from nbray.api.looking import memory, objects
     from nbray.api.modes import LOCAL_MODE, PYTHON_MODE, SCRIPT_MODE, SILENT_MODE, WORKER_MODE
     from nbray.api.objects import get, put, wait
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         ClusterNotFoundError,
         GetTimeoutError,
         NbrayError,
+        ObjectLostError,
         ObjectStoreFullError,
         OptionError,
         OwnerDiedError,
@@ -56,8 +59,10 @@ if TYPE_CHECKING:
         SessionStartError,
         SocketPathError,
         StaleSessionError,
+        TaskCancelledError,
         UnknownObjectError,
         UnreconstructableError,
+        WorkerCrashedError,
     )
     from nbray.runtime.identifiers import (
         ActorCheckpointID,
@@ -79,7 +84,9 @@ __version__ = "0.1.0"
 #: must not pay for (or even load) what users call: so nothing is imported before it is asked for.
 _HOMES = {
     "nbray.api.actors": ("exit_actor", "get_actor", "kill", "method"),
+    "nbray.api.cancelling": ("cancel",),
     "nbray.api.classic_worker": ("get_webui_url",),
+    "nbray.api.errors": ("error_info", "errors"),
     "nbray.api.looking": ("memory", "objects"),
     "nbray.api.modes": ("LOCAL_MODE", "PYTHON_MODE", "SCRIPT_MODE", "SILENT_MODE", "WORKER_MODE"),
     "nbray.api.objects": ("get", "put", "wait"),
@@ -95,7 +102,7 @@ _HOMES = {
 _OTHER_NAMES = {"ObjectID": "ObjectRef"}
 #: Rooms that are opened when they are asked for. ``worker`` is the worker process's, of which only the
 #: door is loaded; behind it stand the classic names.
-_ROOMS = ("experimental", "internal", "jupyter", "services", "worker")
+_ROOMS = ("exceptions", "experimental", "internal", "jupyter", "services", "worker")
 
 
 def classic_worker_name(name: str) -> Any:
@@ -148,12 +155,13 @@ __all__ = [
     "LOCAL_MODE", "PYTHON_MODE", "SCRIPT_MODE", "SILENT_MODE", "WORKER_MODE", "ActorCheckpointID",
     "ActorClassID", "ActorID", "BlockingCallError", "ClientID", "ClusterNotFoundError", "FunctionID",
     "GetTimeoutError", "JobID",
-    "NbrayError", "ObjectID", "ObjectRef", "ObjectStoreFullError", "OptionError", "OwnerDiedError",
-    "PlatformError", "ProtocolError", "RayActorError", "RayCancellationError", "RayConnectionError",
-    "RayError", "RayGetArgumentError", "RayGetError", "RayTaskError", "RayTimeoutError", "RayWorkerError",
-    "RayletError", "RedisNotFoundError", "RemoteFunction", "ReservedNameError", "SerializationError",
-    "SessionStartError", "SocketPathError", "StaleSessionError", "TaskID", "UniqueID", "UnknownObjectError",
-    "UnreconstructableError", "WorkerID", "exit_actor", "get", "get_actor", "init", "is_initialized", "kill",
+    "NbrayError", "ObjectID", "ObjectLostError", "ObjectRef", "ObjectStoreFullError", "OptionError",
+    "OwnerDiedError", "PlatformError", "ProtocolError", "RayActorError", "RayCancellationError",
+    "RayConnectionError", "RayError", "RayGetArgumentError", "RayGetError", "RayTaskError", "RayTimeoutError",
+    "RayWorkerError", "RayletError", "RedisNotFoundError", "RemoteFunction", "ReservedNameError",
+    "SerializationError", "SessionStartError", "SocketPathError", "StaleSessionError", "TaskCancelledError",
+    "TaskID", "UniqueID", "UnknownObjectError", "UnreconstructableError", "WorkerCrashedError", "WorkerID",
+    "cancel", "error_info", "errors", "exit_actor", "get", "get_actor", "init", "is_initialized", "kill",
     "memory", "method", "objects", "put", "register_custom_serializer", "remote", "shutdown", "status",
     "wait",
 ]  # fmt: skip

@@ -11,11 +11,12 @@ itself it takes from here.
 from __future__ import annotations
 
 from nbray.api import session
+from nbray.api.errors import error_info
 from nbray.api.modes import LOCAL_MODE, PYTHON_MODE, SCRIPT_MODE, SILENT_MODE, WORKER_MODE
 from nbray.api.objects import get, put, wait
 from nbray.api.session import init, is_initialized, shutdown
 from nbray.api.tasks import remote
-from nbray.model.errors import NbrayError
+from nbray.model.errors import NbrayError, RayGetArgumentError, RayGetError, RayTaskError
 from nbray.runtime import current as runtime
 from nbray.runtime.identifiers import ActorID, JobID, TaskID
 
@@ -93,6 +94,7 @@ def get_webui_url() -> str:
 
 
 __all__ = [
-    "LOCAL_MODE", "PYTHON_MODE", "SCRIPT_MODE", "SILENT_MODE", "WORKER_MODE", "Worker", "cleanup", "get",
-    "get_webui_url", "global_worker", "init", "is_initialized", "put", "remote", "shutdown", "wait",
+    "LOCAL_MODE", "PYTHON_MODE", "SCRIPT_MODE", "SILENT_MODE", "WORKER_MODE", "RayGetArgumentError",
+    "RayGetError", "RayTaskError", "Worker", "cleanup", "error_info", "get", "get_webui_url", "global_worker",
+    "init", "is_initialized", "put", "remote", "shutdown", "wait",
 ]  # fmt: skip

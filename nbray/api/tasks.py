@@ -228,7 +228,8 @@ def remote(*args: Any, **options: Any) -> Any:
         max_calls: a worker ends after so many runs of the function; default 0: never. For functions
             that leak memory, or hold what only the end of a process gives back.
         max_retries: how often a task is run again when its *process* died; default 3; -1: always.
-            A Python exception is never retried.
+            A Python exception is never retried; nor is, for a third time, a task that crashed twice in the
+            same way within 0.1 s of its start.
         checkpoint_interval: accepted, for old programs; functions have no checkpoints.
 
     Options of classes:

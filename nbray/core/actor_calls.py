@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
+from typing import Any
 
 from nbray.core.tasks import Task, TaskEvent, TaskState
 from nbray.wire.actor_messages import ActorSpec
@@ -28,6 +29,10 @@ class RouteState(Enum):
     SEEKING = "not known where it is"
     OPEN = "connected"
     DEAD = "it is dead"
+
+
+_OPEN = RouteState.OPEN
+_QUEUED, _PUSHED = TaskState.QUEUED, TaskState.PUSHED
 
 
 class Creation:
@@ -66,7 +71,7 @@ class Route:
         self.inflight: dict[bytes, Task] = {}  # sent, in their order
         self.error = b""  # of a dead one
         self.is_quiet = False  # the host looks whether calls come, before it lets go of the actor
-        self.host: object = None
+        self.host: Any = None
 
     def __len__(self) -> int:
         return len(self.queue) + len(self.inflight)
@@ -74,10 +79,12 @@ class Route:
 
 def place(route: Route, task: Task) -> bool:
     """A call was made whose arguments are there. True: send it now; False: it is queued."""
-    if route.queue or route.state is not RouteState.OPEN or len(route.inflight) >= route.window:
+    inflight = route.inflight
+    if route.queue or route.state is not _OPEN or len(inflight) >= route.window:
         route.queue.append(task)
         return False
-    send(route, task)
+    task.pushed()
+    inflight[task.task_id] = task
     return True
 
 
@@ -85,6 +92,23 @@ def hold_place(route: Route, task: Task) -> None:
     """A call was made whose arguments are not all there: where order counts, the next ones wait for it."""
     if route.in_order:
         route.queue.append(task)
+
+
+def take(route: Route) -> list[Task]:
+    """Calls that may be sent now and hold nothing, taken off the queue up to the first one that does."""
+    queue, inflight = route.queue, route.inflight
+    sent: list[Task] = []
+    if route.state is _OPEN:
+        room = route.window - len(inflight)
+        while room > 0 and queue:
+            task = queue[0]
+            if task.holds or task.state is not _QUEUED:
+                break
+            task.state = _PUSHED
+            inflight[task.task_id] = task
+            sent.append(queue.popleft())
+            room -= 1
+    return sent
 
 
 def next_call(route: Route) -> Task | None:

@@ -89,15 +89,16 @@ class ActorTable:
             self._end(actor, "Nobody had a handle of it any more.", now_s, now_ns, out)
 
     def kill(self, actor_id: bytes, no_restart: bool, now_s: float, now_ns: int, out: list[Command]) -> bool:
-        """Somebody ends its process by force. False: it is not known (yet)."""
+        """Somebody ends its process by force. False: it is not known, or dead."""
         actor = self.actors.get(actor_id)
-        if actor is None or (actor.spec is None and actor.state is not ActorState.DEAD):
+        if actor is None or actor.state is ActorState.DEAD:
             return False
         if no_restart:
             actor.restarts_left = 0
-        if actor.state is ActorState.PENDING or (actor.state is ActorState.RESTARTING and no_restart):
-            self._end(actor, "It was killed by nbray.kill().", now_s, now_ns, out)
-        elif actor.process_id:
+        if not actor.process_id or not actor.restarts_left or actor.is_released:
+            if actor.state is not ActorState.RESTARTING or no_restart:  # else its process is gone already
+                self._end(actor, "It was killed by nbray.kill().", now_s, now_ns, out)
+        else:
             actor.why = "It was killed by nbray.kill()."
             out.append(Kill(actor.process_id))
         return True

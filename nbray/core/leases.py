@@ -1,13 +1,13 @@
 """An owner's leases: which worker gets which task, how deep to pipeline, when to ask and give back.
 
 Called by:  runtime.submitter, under the owner's lock.
-Imports:    nbray.core.tasks, nbray.model.
+Imports:    nbray.core.{tasks,task_queue}, nbray.model.
 Never:      sends, waits, reads a clock (times arrive as arguments, in seconds).
 
 Tasks of one shape share a queue and leases. A lease runs its tasks in the order they were pushed,
 so the oldest unanswered one is the one that runs. Several tasks are pushed ahead only when they are
-short: the depth is what fits into ``PIPELINE_US`` of measured execution time. A task that turns out
-slow is not waited behind: the others are taken back.
+short: the depth is what fits into a few ms of measured execution time (``core.task_queue``). A task
+that turns out slow is not waited behind: the others are taken back.
 
 Methods append commands to the list that the caller passes. Source of the idea of leasing a
 worker and pushing to it directly: the ownership design published for Ray (Wang et al., NSDI 2021).
@@ -20,17 +20,16 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
-from nbray.core.tasks import Task, TaskEvent
+from nbray.core.task_queue import ShapeQueue
+from nbray.core.tasks import Task, TaskEvent, TaskState
 from nbray.model.resources import Shape
 
-PIPELINE_US = 5_000
-#: As deep as two batches of answers (``worker.executor``): one is under way while the other runs.
-PIPELINE_MAX = 128
 #: From this depth on a lease is filled up when it is half empty, not with each answer: a message of many
 #: costs little more than one of a few, and may wake a core.
 COARSE_DEPTH = 16
 LINGER_S = 0.1
 SLOW_S = 0.005
+_QUEUED = TaskState.QUEUED
 #: Leases that one owner asks for at once for tasks that need no CPU.
 UNBOUNDED_PARALLELISM = 64
 
@@ -65,7 +64,13 @@ class GiveBack(NamedTuple):
     lease: Lease
 
 
-Command = RequestLease | CancelRequest | Push | TakeBack | GiveBack
+class EndCancelled(NamedTuple):
+    """A task that was to be cancelled came back from its worker: it is over."""
+
+    task: Task
+
+
+Command = RequestLease | CancelRequest | Push | TakeBack | GiveBack | EndCancelled
 
 
 class Lease:
@@ -94,38 +99,6 @@ class Lease:
         self.taking_back = False
         self.lingers = True  # stays for a moment when it is idle: more tasks may come
         self.host: object = None
-
-
-class ShapeQueue:
-    """The tasks and leases of one shape."""
-
-    __slots__ = ("depth", "execution_us", "is_ripe", "is_served", "leases", "queue", "requests", "shape")
-
-    def __init__(self, shape: Shape) -> None:
-        self.shape = shape
-        self.queue: deque[Task] = deque()
-        self.leases: dict[bytes, Lease] = {}  # granted
-        self.requests: dict[bytes, Lease] = {}  # not granted yet
-        self.execution_us = -1.0  # smoothed; below zero: nothing measured yet
-        self.depth = 1  # how many tasks may be in flight on one lease
-        #: It has, or has asked for, all workers that it may have; what takes one away says no.
-        self.is_served = False
-        #: Leases that are busy have room for what is queued: ``LeasePool.feed_ripe`` pushes it, many at once.
-        self.is_ripe = False
-
-    def measured(self, execution_us: int) -> None:
-        """A task took that long.
-
-        Slower counts at once, faster only gradually: a queue behind a slow task costs more than a pipeline
-        that is shallow for a moment.
-        """
-        known = self.execution_us
-        if known >= 0:
-            weight = 0.5 if execution_us > known else 0.2
-            self.execution_us = known + (execution_us - known) * weight
-        else:
-            self.execution_us = execution_us
-        self.depth = max(1, min(PIPELINE_MAX, int(PIPELINE_US / (self.execution_us + 1.0))))
 
 
 class LeasePool:
@@ -210,13 +183,15 @@ class LeasePool:
 
     def _push_queued(self, lease: Lease, depth: int, now_s: float, out: list[Command]) -> None:
         """Push from the queue until so many are in flight."""
-        queue, inflight = self.shapes[lease.shape].queue, lease.inflight
+        shape, inflight = self.shapes[lease.shape], lease.inflight
+        queue = shape.queue
+        take = shape.take if shape.gone else queue.popleft
         tasks: list[Task] = []
         while queue and len(inflight) < depth:
             task = queue[0]
             if inflight and (task.alone or inflight[-1].alone):
                 break
-            queue.popleft()
+            take()
             task.pushed()
             inflight.append(task)
             tasks.append(task)
@@ -227,7 +202,7 @@ class LeasePool:
 
     def _ask(self, shape: ShapeQueue, out: list[Command]) -> None:
         """Ask for as many workers as could be of use and as the cluster may have."""
-        waiting = len(shape.queue)
+        waiting = len(shape.queue) - shape.gone
         shape.is_served = False
         if not waiting:
             return
@@ -319,10 +294,41 @@ class LeasePool:
         lease.inflight = deque(task for task in lease.inflight if task.task_id not in gone)
         for task in reversed(returned):
             task.step(TaskEvent.HANDED_BACK)
-            shape.queue.appendleft(task)
-        if lease.state is LeaseState.CLOSING and not lease.inflight:
-            self._give_back(lease, out)
+            if task.state is _QUEUED:
+                shape.queue.appendleft(task)
+            else:
+                out.append(EndCancelled(task))
+        if not lease.inflight:
+            self.feed(lease, now_s, out)
         self._spread(shape, now_s, out)
+
+    def unqueue(self, task: Task) -> None:
+        """A queued task was cancelled. Call ``housekeeping`` soon: its request may be of no more use."""
+        self.shapes[task.shape].drop()
+
+    def take_out(self, task: Task, lease_id: bytes, now_s: float, out: list[Command]) -> None:
+        """Its owner runs this queued task itself. ``lease_id``: the request that there is no worker for."""
+        shape = self.shapes[task.shape]
+        shape.remove(task)
+        task.pushed()
+        requests = sorted(shape.requests.values(), key=lambda request: request.lease_id != lease_id)
+        for request in requests[: max(0, len(requests) - len(shape.queue) + shape.gone)]:
+            self._forget(request)
+            out.append(CancelRequest(request))
+
+    def put_back(self, task: Task, now_s: float, out: list[Command]) -> None:
+        """It was taken out, and will not be run."""
+        task.step(TaskEvent.HANDED_BACK)
+        shape = self.shapes[task.shape]
+        if task.state is _QUEUED:
+            shape.queue.appendleft(task)
+        else:
+            out.append(EndCancelled(task))
+        self._spread(shape, now_s, out)
+
+    def lease_of(self, task: Task) -> Lease | None:
+        """The lease of the worker that has it."""
+        return next((lease for lease in self.by_id.values() if task in lease.inflight), None)
 
     def withdrawn(self, lease: Lease, task: Task, missing: int) -> None:
         """A task that was about to be pushed lacks so many of its arguments after all: it waits again.

@@ -24,8 +24,10 @@ class TaskState(Enum):
     WAITING = "waiting for arguments"
     QUEUED = "queued for a lease"
     PUSHED = "pushed to a worker"
+    CANCELLING = "pushed to a worker, and to be cancelled"
     DONE = "done"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class TaskEvent(Enum):
@@ -37,23 +39,32 @@ class TaskEvent(Enum):
     WORKER_LOST = "worker lost, will be retried"
     ANSWERED = "answered"
     GIVEN_UP = "given up"
+    CANCEL = "cancelled by its user"
 
 
 _WAITING, _QUEUED, _PUSHED = TaskState.WAITING, TaskState.QUEUED, TaskState.PUSHED
-_DONE = TaskState.DONE
+_CANCELLING, _DONE, _CANCELLED = TaskState.CANCELLING, TaskState.DONE, TaskState.CANCELLED
 
+#: A task that is to be cancelled starts no other attempt: whatever brings it back from its worker ends it.
 # fmt: off
 TABLE: dict[tuple[TaskState, TaskEvent], TaskState] = {
     (TaskState.WAITING, TaskEvent.ARGUMENTS_READY): TaskState.QUEUED,
     (TaskState.WAITING, TaskEvent.GIVEN_UP):        TaskState.FAILED,
+    (TaskState.WAITING, TaskEvent.CANCEL):          TaskState.CANCELLED,
     (TaskState.QUEUED,  TaskEvent.ARGUMENTS_MOVE):  TaskState.WAITING,
     (TaskState.QUEUED,  TaskEvent.PUSHED):          TaskState.PUSHED,
     (TaskState.QUEUED,  TaskEvent.GIVEN_UP):        TaskState.FAILED,
+    (TaskState.QUEUED,  TaskEvent.CANCEL):          TaskState.CANCELLED,
     (TaskState.PUSHED,  TaskEvent.ARGUMENTS_AWAY):  TaskState.WAITING,
     (TaskState.PUSHED,  TaskEvent.HANDED_BACK):     TaskState.QUEUED,
     (TaskState.PUSHED,  TaskEvent.WORKER_LOST):     TaskState.QUEUED,
     (TaskState.PUSHED,  TaskEvent.ANSWERED):        TaskState.DONE,
     (TaskState.PUSHED,  TaskEvent.GIVEN_UP):        TaskState.FAILED,
+    (TaskState.PUSHED,  TaskEvent.CANCEL):          TaskState.CANCELLING,
+    (TaskState.CANCELLING, TaskEvent.CANCEL):       TaskState.CANCELLING,  # once more, maybe by force
+    (TaskState.CANCELLING, TaskEvent.HANDED_BACK):  TaskState.CANCELLED,
+    (TaskState.CANCELLING, TaskEvent.WORKER_LOST):  TaskState.CANCELLED,
+    (TaskState.CANCELLING, TaskEvent.ANSWERED):     TaskState.DONE,
 }
 # fmt: on
 
@@ -191,9 +202,9 @@ class TaskTable:
     def current(self, task_id: bytes, attempt: int) -> Task | None:
         """The task that an answer is about, or None if the answer is late, repeated or unknown."""
         task = self.tasks.get(task_id)
-        if task is None or task.attempt != attempt or task.state is not _PUSHED:
+        if task is None or task.attempt != attempt:
             return None
-        return task
+        return task if task.state is _PUSHED or task.state is _CANCELLING else None
 
     def answered(self, task: Task) -> None:
         """The task ended by an answer that counts: forget it. ``step(ANSWERED)``, as ``Task.pushed`` is."""
@@ -205,6 +216,19 @@ class TaskTable:
     def given_up(self, task: Task) -> None:
         """The task ended without an answer: forget it."""
         task.step(TaskEvent.GIVEN_UP)
+        del self.tasks[task.task_id]
+
+    def cancel(self, task: Task) -> bool:
+        """Its user cancels it. True: it is over. False: a worker has it, and must be told."""
+        task.step(TaskEvent.CANCEL)
+        if task.state is not _CANCELLED:
+            return False
+        del self.tasks[task.task_id]
+        return True
+
+    def cancelled(self, task: Task) -> None:
+        """It came back from its worker without an answer, and is over: forget it."""
+        assert task.state is _CANCELLED
         del self.tasks[task.task_id]
 
     def worker_lost(self, task: Task) -> bool:

@@ -34,6 +34,8 @@ from nbray.core.worker_process import (
 
 #: Processes that die before they registered, in a row, before the host is told.
 START_FAILURES = 3
+#: Processes beyond the cap are retired when they idled for so long.
+_IN_NEED_IDLE_S = 1.0
 
 
 class WorkerPool:
@@ -42,11 +44,13 @@ class WorkerPool:
     Args:
         target_idle: idle processes that are kept, however long they idle.
         cap: processes at most, whatever they do, those that are about to end included; but for actors.
+        cap_in_need: the same when all of them wait, and none can go on (``core.inlining``).
     """
 
-    def __init__(self, target_idle: int, cap: int) -> None:
+    def __init__(self, target_idle: int, cap: int, cap_in_need: int = 0) -> None:
         self._target_idle = target_idle
         self._cap = cap
+        self._cap_in_need = max(cap, cap_in_need)
         self._workers: dict[bytes, Worker] = {}
         self._serving: dict[bytes, Worker] = {}
         #: Idle processes by job (None: of no job yet), the longest idle first.
@@ -164,6 +168,7 @@ class WorkerPool:
             worker.dedicated = worker.leaving = True
             self._dedicated += 1
             self._start_what_is_missing(out)
+            self.warm_up(out)  # the next one is to be as quick
 
     def leave(self, process_id: bytes, out: list[Command]) -> bytes | None:
         """The process takes no more tasks. Returns the lease that it serves, to be asked back for.
@@ -224,13 +229,16 @@ class WorkerPool:
     ) -> None:
         """Retire processes that idled longer than that, the longest first, down to ``target_idle``.
 
-        ``spared``: processes that have others work for them.
+        Those that are more than the cap go after a moment. ``spared``: that have others work for them.
         """
+        surplus = len(self._workers) - self._count[WorkerState.RETIRING] - self._cap
         idle = [worker for workers in self._idle.values() for worker in workers.values()]
         idle.sort(key=lambda worker: worker.since)
         for worker in idle[: max(0, len(idle) - self._target_idle)]:
-            if now - worker.since > idle_longer_than_s and worker.process_id not in spared:
+            limit_s = idle_longer_than_s if surplus <= 0 else _IN_NEED_IDLE_S
+            if now - worker.since > limit_s and worker.process_id not in spared:
                 self._retire(worker, out)
+                surplus -= 1
 
     def expire_starts(self, now: float, start_deadline_s: float, out: list[Command]) -> None:
         """Have processes killed that did not register in time; each is named once."""
@@ -252,9 +260,38 @@ class WorkerPool:
         worker = self._serving.get(lease_id)
         return None if worker is None else worker.process_id
 
+    def is_exhausted(self) -> bool:
+        """Leases wait for a process, and none will come by itself."""
+        return (
+            bool(self._waiting)
+            and self._room() <= 0
+            and not (self._coming() or self._count[WorkerState.IDLE] or self._count[WorkerState.RETIRING])
+        )
+
+    def is_blocked(self, process_id: bytes) -> bool:
+        """Whether its task waits in get or wait."""
+        worker = self._workers.get(process_id)
+        return worker is not None and worker.state is WorkerState.BLOCKED
+
+    def runs_any(self) -> bool:
+        """Whether any process runs a task that does not wait."""
+        return self._count[WorkerState.LEASED] > 0
+
+    def may_exceed(self) -> bool:
+        """Whether there may be one more than the cap."""
+        return len(self._workers) + self._ordered < self._cap_in_need
+
+    def exceed(self, out: list[Command]) -> None:
+        """Start one more than the cap."""
+        self._start(1, out)
+
     def waiting(self) -> list[bytes]:
         """Leases that wait for a process, first come first."""
         return list(self._waiting)
+
+    def shared(self) -> int:
+        """Processes that are no actors."""
+        return len(self._workers) - self._dedicated
 
     def snapshot(self) -> dict[str, Any]:
         """Plain data for people: how many processes do what, the cap, and how many leases wait."""

@@ -27,7 +27,7 @@ OTHER_NAMES = "(other functions)"
 _TEXT_MAX_CHARS = 200
 _DETAIL_MAX_ENTRIES = 16
 _RUNNING_MAX = 10_000
-_RUN_IS_OVER = frozenset({"finished", "failed", "retried"})
+_RUN_IS_OVER = frozenset({"finished", "failed", "retried", "cancelled"})
 
 
 class EventLog:

@@ -14,11 +14,11 @@ A row is ``(t_us, kind, id, state, name, cell, detail)``::
     cell    str         the notebook cell that caused it, as in "In[3]"; may be empty
     detail  dict, None  a few facts more, strings and numbers only
 
-Who records what: the owner of a task records ``submitted`` and ``retried``, and ``failed`` if it never
-ran to an end; the process that runs it records ``running``, then ``finished`` or ``failed``, or of a task
-that is over in a moment only the latter, with ``ran_us`` in its detail. Actors, workers, objects and nodes
-are recorded by the node daemon; the detail of an object's row tells ``size_bytes`` where that is known.
-Batches of two processes may arrive in either order.
+Who records what: the owner of a task records ``submitted`` and ``retried``, and ``failed`` or ``cancelled``
+if it never ran to an end; the process that runs it records ``running``, then ``finished``, ``failed`` or
+``cancelled``, or of a task that is over in a moment only the latter, with ``ran_us`` in its detail. Actors,
+workers, objects and nodes are recorded by the node daemon; the detail of an object's row tells
+``size_bytes`` where that is known. Batches of two processes may arrive in either order.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ OBJECT = "object"
 NODE = "node"
 
 STATES: dict[str, tuple[str, ...]] = {
-    TASK: ("submitted", "running", "finished", "failed", "retried"),
+    TASK: ("submitted", "running", "finished", "failed", "retried", "cancelled"),
     ACTOR: ("pending", "starting", "alive", "restarting", "leaving", "dead"),
     WORKER: ("starting", "idle", "leased", "blocked", "dead"),
     OBJECT: ("created", "sealed", "spilled", "restored", "evicted", "freed", "lost"),

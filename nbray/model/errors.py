@@ -17,15 +17,15 @@ Never:      holds anything that does not pickle, since errors travel; prints an 
     │   └── SocketPathError            also OSError: a socket's path would be too long
     ├── RayTaskError                   user code raised; get() adds the cause's class to it
     │   (aliases RayGetError, RayGetArgumentError)
-    ├── RayWorkerError                 the process that ran the task died
+    ├── RayWorkerError                 the process that ran the task died (alias WorkerCrashedError)
     ├── RayActorError                  the actor died, or could not be made
     ├── RayletError                    the local node daemon is gone
     ├── ObjectStoreFullError
-    ├── UnreconstructableError         an object is lost for good
+    ├── UnreconstructableError         an object is lost for good (alias ObjectLostError)
     │   ├── OwnerDiedError             because its owner died
     │   └── UnknownObjectError         an ID was made from bytes that name no object here
     ├── RayTimeoutError                also TimeoutError (alias GetTimeoutError)
-    ├── RayCancellationError
+    ├── RayCancellationError           (alias TaskCancelledError)
     ├── SerializationError             also TypeError
     ├── BlockingCallError              get() or wait() in the event loop of an asyncio actor
     ├── OptionError                    an option that does not exist; also TypeError, AssertionError
@@ -42,8 +42,8 @@ from typing import Any, ClassVar
 
 from nbray.model.ids import short
 
-#: How many of the last lines on stderr a text repeats; the field keeps all.
-_STDERR_LINES_SHOWN = 12
+#: How many of the last lines on stderr a text repeats.
+_STDERR_LINES_SHOWN = 20
 _REPR_CHARS = 200
 
 _CRASH_ADVICE = (
@@ -222,7 +222,9 @@ class RayWorkerError(_FieldError):
         attempt, max_attempts: this was the ``attempt``-th of ``max_attempts``, from 1.
         node, pid: where it ran.
         exit_code, term_signal: how it ended; signal 0 means that it exited.
-        stderr_tail: the last lines it wrote to stderr.
+        stderr_tail: the last lines it wrote to stderr; of a crash, where Python was.
+        why: a sentence, if nbray ended it.
+        is_poison: it was not tried as often as it might: it crashed in the same way as soon as it began.
     """
 
     task_name: str
@@ -234,14 +236,18 @@ class RayWorkerError(_FieldError):
     exit_code: int
     term_signal: int
     stderr_tail: str
+    why: str
+    is_poison: bool
 
     def __init__(
         self, *, task_name: str, task_id: str = "", attempt: int = 1, max_attempts: int = 1, node: str = "",
-        pid: int = 0, exit_code: int = 0, term_signal: int = 0, stderr_tail: str = "",
+        pid: int = 0, exit_code: int = 0, term_signal: int = 0, stderr_tail: str = "", why: str = "",
+        is_poison: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(
             task_name=task_name, task_id=task_id, attempt=attempt, max_attempts=max_attempts, node=node,
-            pid=pid, exit_code=exit_code, term_signal=term_signal, stderr_tail=stderr_tail,
+            pid=pid, exit_code=exit_code, term_signal=term_signal, stderr_tail=stderr_tail, why=why,
+            is_poison=is_poison,
         )  # fmt: skip
 
     def __str__(self) -> str:
@@ -254,12 +260,15 @@ class RayWorkerError(_FieldError):
         how = f"was killed by {name}" if name else f"exited with code {f['exit_code']}"
         attempt = f"attempt {f['attempt']} of {f['max_attempts']}"
         text = f"The worker ({where}) {how} while it ran {task} ({attempt})."
+        if f["is_poison"]:
+            text += " It crashed in the same way before, as soon as it began, so it is not run again."
         lines = f["stderr_tail"].strip().splitlines()[-_STDERR_LINES_SHOWN:]
         if lines:
             text += "\nLast lines on its stderr:\n" + "\n".join(f"  {line}" for line in lines) + "\n"
         else:
             text += " "
         advice = _SIGNAL_ADVICE.get(name, "") if name else "End a task with return, not with exit()."
+        advice = f["why"] or advice
         retry = " max_retries=n lets it run again." if f["max_attempts"] == 1 else ""
         return (text + advice).rstrip() + retry
 
@@ -453,8 +462,6 @@ class ReservedNameError(NbrayError, ValueError, AssertionError):
 class BlockingCallError(NbrayError):
     """A blocking ``get`` or ``wait`` where it would stop all calls of an asyncio actor: await it."""
 
-    default_text = "A blocking call in an asyncio actor would stop all of its calls. Await it."
-
 
 # --- helpers ------------------------------------------------------------------------------------------
 
@@ -488,3 +495,6 @@ def _mib(size_bytes: int) -> str:
 RayError = NbrayError
 RayGetError = RayGetArgumentError = RayTaskError
 GetTimeoutError = RayTimeoutError
+WorkerCrashedError = RayWorkerError
+TaskCancelledError = RayCancellationError
+ObjectLostError = UnreconstructableError

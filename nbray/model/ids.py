@@ -60,6 +60,11 @@ def put_id(scope: bytes, counter: int) -> bytes:
     return scope + counter.to_bytes(4, "big") + _PUT_INDEX
 
 
+def is_put(object_id: bytes) -> bool:
+    """Whether an object was put: no task makes it."""
+    return object_id.endswith(_PUT_INDEX)
+
+
 def function_id(pickled: bytes) -> bytes:
     """Name of a function: the hash of its pickle, so that equal code has one name."""
     return hashlib.blake2b(pickled, digest_size=FUNCTION_ID_BYTES, person=b"nbray-func").digest()

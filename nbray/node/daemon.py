@@ -34,6 +34,8 @@ from nbray.node.burials import Burials
 from nbray.node.control_plane import ControlPlane
 from nbray.node.describing import Describing
 from nbray.node.event_feed import EventFeed
+from nbray.node.pushed_errors import PushedErrors
+from nbray.node.relieving import Relieving
 from nbray.node.snapshot import snapshot
 from nbray.node.storage import available_memory, spill_plan
 from nbray.node.workers import WorkerExit, WorkerHandle, Workers
@@ -45,6 +47,8 @@ from nbray.transport.aio import Peer, attach
 from nbray.transport.sockets import tuned
 from nbray.transport.supervision import Supervisor
 from nbray.wire.base import Message
+from nbray.wire.cancel_messages import CancelOf, SignalWorker
+from nbray.wire.inline_messages import InlineDeclined
 from nbray.wire.messages import (
     Advice,
     Blocked,
@@ -56,6 +60,7 @@ from nbray.wire.messages import (
     LeaseGranted,
     LeaseInfeasible,
     Leaving,
+    LinkLost,
     LogLines,
     OwnerAddress,
     PutFunction,
@@ -70,9 +75,11 @@ from nbray.wire.messages import (
     WorkerLost,
 )
 
-#: Worker processes at most: this per CPU, and some for nested tasks that block (architecture §3).
-_BLOCKED_PER_CPU = 4
-_BLOCKED_EXTRA = 16
+#: Worker processes at most: this per CPU, and some for nested tasks that block.
+_WORKERS_PER_CPU = 4
+_WORKERS_EXTRA = 16
+#: So many times as many, where nothing could go on without another one (``core.inlining``).
+_IN_NEED = 8
 _PRESTARTED_MAX = 16
 _IDLE_WORKER_S = 60.0
 _START_DEADLINE_S = 30.0
@@ -97,9 +104,12 @@ class NodeDaemon:
         self._driver_id = b""
         cpus = max(1, start.resources.get(CPU, 0) // UNIT)
         self._scheduler = Scheduler(start.resources)
-        self._pool = WorkerPool(min(cpus, _PRESTARTED_MAX), cpus + _BLOCKED_PER_CPU * cpus + _BLOCKED_EXTRA)
+        cap = _WORKERS_PER_CPU * cpus + _WORKERS_EXTRA
+        self._pool = WorkerPool(min(cpus, _PRESTARTED_MAX), cap, _IN_NEED * cap)
+        self._relieving = Relieving(
+            self._pool, self._scheduler.owner_of, self._send_to, self.perform_pool, self._tell_people
+        )
         self._events = EventFeed(start.node_id, control.publish_events, self._loop.call_later)
-        self._told_stuck = False
         self._burials = Burials()
         self.workers = Workers(
             self._session_dir, self._on_message, self._on_worker_exit, self._on_worker_lines,
@@ -115,6 +125,7 @@ class NodeDaemon:
             start.node_id, self._processes, self._send_to, self._loop.call_later, self._store.overview,
             self._store.stats,
         )  # fmt: skip
+        self._errors = PushedErrors(start.job_id, self._tell_driver, self._loop.call_later, cpus)
         self._actors = ActorHost(
             self, self._scheduler, self._pool, self._events, start.resources, self._send_to,
             lambda: self._driver_id, self._loop.call_later,
@@ -122,6 +133,7 @@ class NodeDaemon:
         self._handlers: dict[type[Message], Callable[[Peer, Any], None]] = {
             **self._describing.handlers,
             **self._actors.handlers,
+            **self._errors.handlers,
             Hello: self._on_hello,
             RequestLease: self._on_request_lease,
             CancelLease: self._on_cancel_lease,
@@ -129,10 +141,14 @@ class NodeDaemon:
             Blocked: self._on_blocked,
             Unblocked: self._on_unblocked,
             Leaving: self._on_leaving,
+            LinkLost: self._on_link_lost,
+            CancelOf: lambda _peer, m: self._send_to(m.owner, m),
+            SignalWorker: self._on_signal_worker,
+            InlineDeclined: lambda _peer, m: self._relieving.on_declined(m),
             PutFunction: self._on_put_function,
             LogLines: self._on_log_lines,
             EventBatch: self._on_event_batch,
-            GetStatus: self._on_get_status,
+            GetStatus: lambda peer, m: peer.send(Status(m.request_id, self.status())),
             Shutdown: self._on_shutdown,
         }
 
@@ -206,9 +222,12 @@ class NodeDaemon:
         self._tell_people(f"nbray: {text}")
         self._fail_waiting_leases(text)
 
-    def _tell_people(self, text: str) -> None:
+    def _tell_driver(self, message: Message) -> None:
         if self._driver is not None:
-            self._driver.send(LogLines(b"", os.getpid(), "nbray", "stderr", 0, "", text.splitlines()))
+            self._driver.send(message)
+
+    def _tell_people(self, text: str) -> None:
+        self._tell_driver(LogLines(b"", os.getpid(), "nbray", "stderr", 0, "", text.splitlines()))
 
     def _tick(self) -> None:
         """Every few seconds: idle workers go, late ones are killed, free memory cools."""
@@ -240,8 +259,7 @@ class NodeDaemon:
 
     def _send_to(self, process_id: bytes, message: Message) -> None:
         if process_id == self._driver_id:
-            if self._driver is not None:
-                self._driver.send(message)
+            self._tell_driver(message)
         elif process_id in self.workers.handles:
             self.workers.handles[process_id].send(message)
 
@@ -288,6 +306,11 @@ class NodeDaemon:
         if self._scheduler.owner_of(message.lease_id) == peer.process_id:
             self._end_lease(message.lease_id)
 
+    def _on_signal_worker(self, peer: Peer, message: SignalWorker) -> None:
+        process_id = self._pool.worker_of(message.lease_id)
+        if process_id is not None and self._scheduler.owner_of(message.lease_id) == peer.process_id:
+            self.workers.signal(process_id, message.number)
+
     def _end_lease(self, lease_id: bytes) -> None:
         """The owner is done with it: its worker may serve another."""
         commands: list[lease_requests.Command] = []
@@ -308,20 +331,9 @@ class NodeDaemon:
             commands: list[lease_requests.Command] = []
             self._pool.blocked(peer.process_id)
             self._events.record(WORKER, peer.process_id, "blocked")
+            self._relieving.blocked(peer.process_id)
             self._scheduler.blocked(message.lease_id, commands)
             self.perform(commands)
-            self._tell_if_stuck()
-
-    def _tell_if_stuck(self) -> None:
-        """No silent hang: nested tasks that wait for each other may need more processes than may be."""
-        pool = self._pool.snapshot()
-        if pool["waiting_leases"] and pool["blocked"] >= pool["cap"] and not self._told_stuck:
-            self._told_stuck = True
-            self._tell_people(
-                f"nbray: all {pool['blocked']} worker processes wait for tasks that they started, and "
-                "no more may be made: this will not end by itself. Nest less deeply, or give init() "
-                "more num_cpus (5 processes for each, and 16)."
-            )
 
     def _on_unblocked(self, peer: Peer, message: Unblocked) -> None:
         if self._pool.serves(peer.process_id) == message.lease_id:
@@ -330,6 +342,11 @@ class NodeDaemon:
             self._events.record(WORKER, peer.process_id, "leased")
             self._scheduler.unblocked(message.lease_id, commands)
             self.perform(commands)
+
+    def _on_link_lost(self, peer: Peer, message: LinkLost) -> None:
+        worker = self._pool.worker_of(message.lease_id)
+        if worker is not None and self._scheduler.owner_of(message.lease_id) == peer.process_id:
+            self.workers.cut_off(worker)
 
     def _on_leaving(self, peer: Peer, _message: Leaving) -> None:
         commands: list[worker_process.Command] = []
@@ -347,10 +364,12 @@ class NodeDaemon:
                 self._pool.need(command.lease_id, self._start.job_id, pool_commands)
             elif isinstance(command, lease_requests.Infeasible):
                 self._send_to(owner or b"", LeaseInfeasible(command.lease_id, command.text))
+                self._errors.push("infeasible_task", command.text, told=owner == self._driver_id)
             else:
                 when_idle = type(command) is lease_requests.Spare
                 self._send_to(command.owner, ReclaimLease(command.lease_id, when_idle))
         self.perform_pool(pool_commands)
+        self._relieving.look()
 
     def perform_pool(self, commands: list[worker_process.Command]) -> None:
         """What the pool of workers ordered."""
@@ -403,6 +422,7 @@ class NodeDaemon:
                 self.perform_pool(commands)
                 return
             self._pool.started(process_id, time.monotonic())
+            self._errors.worker_started(self._pool.shared())
             self._events.record(WORKER, process_id, "starting", "")
         self.perform_pool(commands)
 
@@ -450,7 +470,7 @@ class NodeDaemon:
         if not self._actors.lost(ended) and lease_id is not None and owner is not None:
             lost = WorkerLost(
                 lease_id, ended.handle.process_id, ended.handle.pid, ended.exit_code, ended.term_signal,
-                ended.stderr_tail,
+                ended.stderr_tail, ended.why,
             )  # fmt: skip
             self._send_to(owner, lost)
         self._store.process_lost(ended.handle.process_id)
@@ -460,19 +480,17 @@ class NodeDaemon:
     def _on_put_function(self, _peer: Peer, message: PutFunction) -> None:
         advice = self.control.publish_function(message)
         if advice:
-            self._send_to(self._driver_id, Advice(advice))
+            self._tell_driver(Advice(advice))
 
     def _on_log_lines(self, peer: Peer, message: LogLines) -> None:
         handle = self.workers.handles.get(peer.process_id)
         if handle is not None:
             handle.log.write(message.stream, message.lines)
-        if self._driver is not None:
-            self._driver.send(message)
+        self._tell_driver(message)
 
     def _on_worker_lines(self, handle: WorkerHandle, stream: str, lines: list[str]) -> None:
         handle.log.write(stream, lines)
-        if self._driver is not None:
-            self._driver.send(LogLines(handle.process_id, handle.pid, "", stream, 0, "", lines))
+        self._tell_driver(LogLines(handle.process_id, handle.pid, "", stream, 0, "", lines))
 
     def _on_event_batch(self, peer: Peer, message: EventBatch) -> None:
         self._events.received(peer.process_id, message)
@@ -481,9 +499,6 @@ class NodeDaemon:
         self._events.record(NODE, self._start.node_id, state, "local")
         if state == "redis lost":
             self._tell_people(f"nbray: {text}")
-
-    def _on_get_status(self, peer: Peer, message: GetStatus) -> None:
-        peer.send(Status(message.request_id, self.status()))
 
     def status(self) -> dict[str, Any]:
         """A snapshot, plain data; ``observe.status`` makes it readable."""

@@ -17,7 +17,9 @@ from pathlib import Path
 _READ_BYTES = 64 * 1024
 _LINE_MAX_BYTES = 64 * 1024
 _FILE_MAX_BYTES = 16 * 1024 * 1024
-_TAIL_LINES = 20
+#: Enough for all frames of a crash: ``node.last_words`` picks from them.
+_TAIL_LINES = 160
+_TAIL_LINE_MAX = 1000
 
 
 class LogFile:
@@ -31,7 +33,7 @@ class LogFile:
 
     def write(self, stream: str, lines: list[str]) -> None:
         if stream == "stderr":
-            self.tail.extend(lines)
+            self.tail.extend([line[:_TAIL_LINE_MAX] for line in lines[-_TAIL_LINES:]])
         if self._fd < 0:  # most workers never write anything
             self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         data = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
@@ -53,11 +55,15 @@ class PipeReader:
 
     Args:
         on_lines: takes whole lines, decoded; bytes that are not UTF-8 come as escapes.
+        on_end: told when nobody can write any more.
     """
 
-    def __init__(self, fd: int, on_lines: Callable[[list[str]], None]) -> None:
+    def __init__(
+        self, fd: int, on_lines: Callable[[list[str]], None], on_end: Callable[[], object] = lambda: None
+    ) -> None:
         self._fd = fd
         self._on_lines = on_lines
+        self._on_end = on_end
         self._partial = b""
         os.set_blocking(fd, False)
         asyncio.get_running_loop().add_reader(fd, self.read)
@@ -72,6 +78,7 @@ class PipeReader:
             return False
         if not data:
             self.close()
+            self._on_end()
             return False
         *lines, self._partial = (self._partial + data).split(b"\n")
         if len(self._partial) > _LINE_MAX_BYTES:

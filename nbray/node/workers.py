@@ -8,6 +8,7 @@ Never:      decides which worker serves whom (core.workers does).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -16,21 +17,25 @@ from functools import partial
 from pathlib import Path
 
 from nbray.model.ids import PROCESS_ID_BYTES, short
+from nbray.node.last_words import last_words
 from nbray.node.logs import LogFile, PipeReader
 from nbray.node.zygote import Zygote
 from nbray.transport import linux
 from nbray.transport.aio import Peer, attach
 from nbray.transport.sockets import tuned
 from nbray.wire.base import Message
-from nbray.wire.messages import (
-    ForkWorker,
-    Leaving,
-)
+from nbray.wire.messages import ForkWorker, Leaving
 
 #: Environment variable by which a worker's children can be told from another worker's.
 WORKER_MARK = "NBRAY_WORKER_ID"
 _ORPHAN_DELAY_S = 0.05
 _RETIRE_DEADLINE_S = 1.0
+#: A process that is dying closes its socket first: whoever lives so long after that closed it on purpose.
+_DYING_S = 0.02
+_TRANSPORT_CLOSED = (
+    "Its transport was closed by the task: it closed descriptors that it had not opened itself, as "
+    "os.closerange(3, n) does. So nbray ended it."
+)
 _EXITS_KEPT = 256
 _FORK_REFUSED = 1 << 8  # as wait status: exit code 1
 
@@ -38,7 +43,7 @@ _FORK_REFUSED = 1 << 8  # as wait status: exit code 1
 class WorkerHandle:
     """One worker process, from the order to fork it until it is reaped."""
 
-    __slots__ = ("endpoint", "log", "peer", "pid", "pipes", "process_id", "ready", "retiring")
+    __slots__ = ("endpoint", "log", "peer", "pid", "pipes", "process_id", "ready", "retiring", "why")
 
     def __init__(self, process_id: bytes, endpoint: str, log: LogFile) -> None:
         self.process_id = process_id
@@ -49,6 +54,7 @@ class WorkerHandle:
         self.pipes: list[PipeReader] = []
         self.ready = False
         self.retiring = False
+        self.why = ""  # we ended it, if we did
 
     def send(self, message: Message) -> None:
         if self.peer is not None:
@@ -58,13 +64,14 @@ class WorkerHandle:
 class WorkerExit:
     """How a worker ended."""
 
-    __slots__ = ("exit_code", "handle", "stderr_tail", "term_signal")
+    __slots__ = ("exit_code", "handle", "stderr_tail", "term_signal", "why")
 
     def __init__(self, handle: WorkerHandle, status: int) -> None:
         self.handle = handle
         self.term_signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         self.exit_code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
-        self.stderr_tail = "\n".join(handle.log.tail)
+        self.stderr_tail = last_words(list(handle.log.tail))
+        self.why = handle.why
 
 
 class Workers:
@@ -113,8 +120,8 @@ class Workers:
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
         handle.pipes = [
-            PipeReader(out_read, partial(self._on_lines, handle, "stdout")),
-            PipeReader(err_read, partial(self._on_lines, handle, "stderr")),
+            PipeReader(out_read, partial(self._on_lines, handle, "stdout"), partial(self._on_mute, handle)),
+            PipeReader(err_read, partial(self._on_lines, handle, "stderr"), partial(self._on_mute, handle)),
         ]
         self.zygote.fork(
             ForkWorker(process_id, handle.endpoint, {WORKER_MARK: process_id.hex()}),
@@ -143,9 +150,14 @@ class Workers:
     # --- ending ------------------------------------------------------------------------------------
 
     def kill(self, process_id: bytes) -> None:
+        self.signal(process_id, signal.SIGKILL)
+
+    def signal(self, process_id: bytes, number: int) -> None:
+        """The PID is its own until it is reaped, and then it has no handle any more."""
         handle = self.handles.get(process_id)
         if handle is not None and handle.pid:
-            linux.kill_quietly(handle.pid)
+            with contextlib.suppress(OSError):
+                os.kill(handle.pid, number)
 
     def retire(self, process_id: bytes) -> None:
         """Let an idle worker go: its connection closes, and it ends by itself."""
@@ -165,8 +177,25 @@ class Workers:
     def _on_peer_lost(self, handle: WorkerHandle, peer: Peer) -> None:
         handle.peer = None
         if not handle.retiring and handle.process_id in self.handles:
-            # Dead, as a rule. If it lives it has closed our socket and is of no more use.
-            self.kill(handle.process_id)
+            # Dead, as a rule.
+            asyncio.get_running_loop().call_later(_DYING_S, self.cut_off, handle.process_id)
+
+    def _on_mute(self, handle: WorkerHandle) -> None:
+        """Its stdout or stderr is closed: it is dying, as a rule."""
+        if handle.process_id in self.handles:
+            asyncio.get_running_loop().call_later(_DYING_S, self._replace, handle)
+
+    def _replace(self, handle: WorkerHandle) -> None:
+        """It lives, and what the next task prints would get lost: as if it had asked to leave."""
+        if handle.process_id in self.handles and handle.peer is not None and not handle.retiring:
+            self._on_message(handle.peer, Leaving())
+
+    def cut_off(self, process_id: bytes) -> None:
+        """Somebody lost the connection to it. If it lives it has closed that, and is of no more use."""
+        handle = self.handles.get(process_id)
+        if handle is not None:
+            handle.why = _TRANSPORT_CLOSED
+            self.kill(process_id)
 
     def reap(self) -> None:
         """SIGCHLD: collect who has ended. All children of the daemon come through here."""

@@ -35,6 +35,7 @@ from nbray.wire.actor_messages import (
     ActorUpdate,
     CreateActor,
     FailActor,
+    KillActor,
     ReleaseActor,
     UnwatchActor,
     WatchActor,
@@ -50,6 +51,9 @@ if TYPE_CHECKING:
 _monotonic = time.monotonic
 #: So long after its last call an actor is held, in case there comes another.
 _QUIET_S = 0.025
+
+
+_DEAD = RouteState.DEAD
 
 
 class Contact:
@@ -83,6 +87,8 @@ class Actors:
         self._classes: set[bytes] = set()  # whose code the daemon has
         self._objects.handle_objects = self._of_entry
         self._objects.on_handles_gone = self._on_handles_gone
+        in_use_of_tasks = self._objects.in_use
+        self._objects.in_use = lambda: {*in_use_of_tasks(), *self._in_use()}
 
     # --- making one ----------------------------------------------------------------------------
 
@@ -187,8 +193,7 @@ class Actors:
 
     def call_spec(self, route: Route, method: str, num_returns: int, retries: int, place: Place) -> TaskSpec:
         """What ``Process.submit`` takes, for calls of a method from this place. Takes the lock."""
-        contact = route.host
-        assert isinstance(contact, Contact)
+        contact: Contact = route.host
         kind = (method, num_returns, retries, place.depth, place.cell)
         spec = contact.specs.get(kind)
         if spec is None:
@@ -205,13 +210,14 @@ class Actors:
         if type(route) is Creation:
             self._declare(task)
             return
-        if not self._may_go(route, task):
+        if (task.dependencies or route.state is _DEAD) and not self._may_go(route, task):
             return
         if task.holds and self._objects.away and self._fetch(task):
             actor_calls.hold_place(route, task)
         elif actor_calls.place(route, task):
             self._push(route, [task])
-        self._hold(route)
+        if route.host.ref is None:
+            self._hold(route)
 
     def hold_place(self, task: Task) -> None:
         """A call that waits for its arguments."""
@@ -265,14 +271,13 @@ class Actors:
 
     def _hold(self, route: Route) -> None:
         """While calls are under way the actor lives, whoever drops a handle."""
-        contact = route.host
-        assert type(contact) is Contact
+        contact: Contact = route.host
         if contact.ref is None and contact.entry is not None:
             self._objects.table.add_handle(contact.entry.object_id)
             contact.ref = make_ref(contact.entry, self._objects.home)
 
     def _feed(self, route: Route) -> None:
-        sent: list[Task] = []
+        sent = actor_calls.take(route)
         while (task := actor_calls.next_call(route)) is not None:
             if task.holds and self._objects.away and self._fetch(task):
                 actor_calls.put_back(route, task)
@@ -283,8 +288,7 @@ class Actors:
             self._push(route, sent)
 
     def _push(self, route: Route, tasks: list[Task]) -> None:
-        contact = route.host
-        assert type(contact) is Contact
+        contact: Contact = route.host
         link = contact.link
         if link is None or link.channel is None:  # it closed this moment: they are dealt with as lost
             return
@@ -354,8 +358,7 @@ class Actors:
 
     def _part(self, route: Route, update: ActorUpdate) -> None:
         """The process that it was connected to is gone."""
-        contact = route.host
-        assert isinstance(contact, Contact)
+        contact: Contact = route.host
         if contact.link is not None:
             self._submitter.links.bury(contact.link)
             contact.link.lease = None
@@ -379,15 +382,13 @@ class Actors:
         self._quieten(route)
 
     def _death_of(self, route: Route, update: ActorUpdate) -> bytes:
-        contact = route.host
-        assert isinstance(contact, Contact)
+        contact: Contact = route.host
         return serialize_system_error(
             RayActorError(class_name=contact.class_name, actor_id=route.actor_id.hex(), why=update.why)
         )
 
     def _connect(self, route: Route, update: ActorUpdate) -> None:
-        contact = route.host
-        assert isinstance(contact, Contact)
+        contact: Contact = route.host
         try:
             link = self._submitter.links.connect(
                 update.process_id, update.endpoint, self._on_message, self._on_closed
@@ -403,6 +404,13 @@ class Actors:
         self._feed(route)
         self._loop.soon()
 
+    def kill(self, actor_id: bytes, no_restart: bool) -> None:
+        """End an actor's process by force. Calls that are made from now on are none of that process's."""
+        route = self.routes.get(actor_id)
+        if route is not None:
+            actor_calls.disconnected(route)
+        self._process.tell_daemon(KillActor(actor_id, no_restart))
+
     # --- handles go ----------------------------------------------------------------------------
 
     def _on_handles_gone(self, object_ids: list[bytes]) -> None:
@@ -410,8 +418,7 @@ class Actors:
         for object_id in object_ids:
             actor_id = self._of_entry.pop(object_id)
             route = self.routes.pop(actor_id)
-            contact = route.host
-            assert isinstance(contact, Contact)
+            contact: Contact = route.host
             contact.specs.clear()
             contact.entry = None
             if contact.link is not None:
@@ -431,14 +438,13 @@ class Actors:
         quiet, self._quiet = self._quiet, []
         for route in quiet:
             route.is_quiet = False
-            contact = route.host
-            assert isinstance(contact, Contact)
+            contact: Contact = route.host
             actor_calls.prune(route)
             if not len(route):
                 contact.ref = None
         self._objects.drain()
 
-    def in_use(self) -> set[bytes]:
+    def _in_use(self) -> set[bytes]:
         """Objects whose bytes stay where they are: of calls that were sent."""
         used: set[bytes] = set()
         for route in self.routes.values():

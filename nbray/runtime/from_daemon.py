@@ -13,16 +13,18 @@ from functools import partial
 from typing import Any
 
 from nbray.runtime import describing
-from nbray.wire.actor_messages import ActorList, ActorNamed, ActorUpdate
+from nbray.runtime.questions import ANSWERS
+from nbray.wire.actor_messages import ActorUpdate
 from nbray.wire.base import Message
-from nbray.wire.memory_messages import DescribeEntries, MemoryReport
+from nbray.wire.cancel_messages import CancelOf
+from nbray.wire.error_messages import ErrorPushed
+from nbray.wire.memory_messages import DescribeEntries
 from nbray.wire.messages import (
     Advice,
     LeaseGranted,
     LeaseInfeasible,
     LogLines,
     ReclaimLease,
-    Status,
     WorkerLost,
 )
 from nbray.wire.object_messages import (
@@ -32,7 +34,6 @@ from nbray.wire.object_messages import (
     ObjectGone,
     ObjectReady,
     ObjectsLost,
-    ObjectsPinned,
     RecallObjects,
     RecallSlab,
     SettleParcels,
@@ -47,8 +48,6 @@ HANDLERS: dict[type[Message], Callable[[Any, Any], None]] = {
     LeaseGranted: lambda p, m: p.submitter.on_granted(m),
     WorkerLost: lambda p, m: p.submitter.on_worker_lost(m),
     ActorUpdate: lambda p, m: p.actors.on_update(m),
-    ActorNamed: lambda p, m: p.questions.answered(m),
-    ActorList: lambda p, m: p.questions.answered(m),
     ReclaimLease: lambda p, m: p.submitter.on_reclaim(m.lease_id, m.when_idle),
     LeaseInfeasible: lambda p, m: p.warn(m.text),
     Advice: lambda p, m: p.loop.later.append(partial(logger.warning, "%s", m.text)),
@@ -64,8 +63,8 @@ HANDLERS: dict[type[Message], Callable[[Any, Any], None]] = {
     DropObjects: lambda p, m: p.objects.freeing.free(m.object_ids),
     RecallSlab: lambda p, m: p.objects.slabs.recalled(m),
     LogLines: lambda p, m: p.logs.arrived(m),
-    Status: lambda p, m: p.questions.answered(m),
-    ObjectsPinned: lambda p, m: p.questions.answered(m),
-    MemoryReport: lambda p, m: p.questions.answered(m),
+    **dict.fromkeys(ANSWERS, lambda p, m: p.questions.answered(m)),
+    ErrorPushed: lambda p, m: p.pushed.arrived(m),
     DescribeEntries: describing.answer,
+    CancelOf: lambda p, m: p.submitter.cancelling.asked(m),
 }

@@ -22,6 +22,7 @@ from nbray.model.ids import function_id
 from nbray.model.limits import FRAME_MAX_BYTES, FUNCTION_WARN_BYTES
 from nbray.runtime import custom_serializers
 from nbray.runtime.call_limit import CallLimit
+from nbray.runtime.pushed_errors import push
 from nbray.runtime.serialization import deserialize, serialize
 from nbray.wire.messages import (
     DefineFunction,
@@ -98,11 +99,12 @@ def _pickle(definition: Definition, captured: list[Any]) -> bytes:
             "reference as an argument",
         )
     if size_bytes > FUNCTION_WARN_BYTES:
-        warnings.warn(
+        text = (
             f"The code of {name} is {size_bytes / 1e6:.0f} MB when pickled: it has captured data. "
-            "Put the data with nbray.put() and pass the reference as an argument.",
-            stacklevel=6,
+            "Put the data with nbray.put() and pass the reference as an argument."
         )
+        push("pickling_large_object", text, told=True)
+        warnings.warn(text, stacklevel=6)
     return pickled
 
 
@@ -132,6 +134,7 @@ class Imports:
     def __init__(self) -> None:
         self._defined: dict[bytes, DefineFunction] = {}
         self._loaded: dict[bytes, Callable[..., Any]] = {}
+        self._failed: set[bytes] = set()  # people were told
 
     def define(self, message: DefineFunction) -> None:
         self._defined[message.function_id] = message
@@ -144,12 +147,24 @@ class Imports:
         """
         function = self._loaded.get(key)
         if function is None:
-            message = self._defined[key]
+            message = self._defined.get(key)
+            if message is None:
+                raise self._unknown(key)
             try:
                 function = deserialize(message.pickled)
             except Exception as exc:
                 reason = exc.reason if isinstance(exc, SerializationError) else reason_of(exc)
                 path = f"Remote function {message.name} was not imported properly: its code"
-                raise SerializationError(path=path, reason=reason, reading=True) from exc
+                error = SerializationError(path=path, reason=reason, reading=True)
+                if key not in self._failed:
+                    self._failed.add(key)
+                    push("register_remote_function", str(error))
+                raise error from exc
             self._loaded[key] = function
         return function
+
+    def _unknown(self, key: bytes) -> SerializationError:
+        path = f"Remote function {key.hex()[:8]}"
+        error = SerializationError(path=path, reason="its code never came to this worker", reading=True)
+        push("wait_for_function", str(error))
+        return error

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from nbray.core.references import Away, Entry
 from nbray.model.errors import NbrayError, RayTimeoutError
+from nbray.runtime.blocking import Wait
 from nbray.runtime.log_order import LogOrder
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
@@ -49,6 +50,7 @@ class Gets:
         why: Callable[[Entry], str],
     ) -> None:
         self.on_blocking: Callable[[bool], None] | None = None  # set by workers: a task (un)blocks
+        self.waiting: Wait | None = None  # of the running task, in a worker
         self._host = host
         self._loop = loop
         self._objects = objects
@@ -193,20 +195,50 @@ class Gets:
                     return True
                 objects.await_entries(still, waiter)
             is_task = on_blocking is not None and threading.get_ident() == self._main
+            wait = None
             if is_task and (deadline_s is None or deadline_s > _monotonic()):
+                wait = self.waiting = Wait(still, waiter)
                 on_blocking(True)  # type: ignore[misc]  # is_task says that it is there
-            else:
-                is_task = False
             try:
-                while not loop.wait(waiter, deadline_s) and loop.guard.deliver():
-                    pass  # a handler of the user's own that returns lets the wait go on
+                while True:
+                    if loop.wait(waiter, deadline_s):
+                        if wait is None or wait.errand is None:
+                            break
+                        self._run_errand(wait)
+                    elif not loop.guard.deliver():  # a handler of the user's own lets the wait go on
+                        break
             finally:
-                if is_task:
+                if wait is not None:
+                    self._end_wait(wait)
                     on_blocking(False)  # type: ignore[misc]
                 if not waiter.done:
                     with loop.lock:
                         objects.forget_waiter(still, waiter)
         return waiter.done and not loop.closing
+
+    def _run_errand(self, wait: Wait) -> None:
+        """Something that this thread has to do while it waits, outside of the guard."""
+        loop = self._loop
+        with loop.lock:
+            errand, wait.errand = wait.errand, None
+            self.waiting = None
+        depth = loop.guard.open()
+        try:
+            if errand is not None:
+                errand()
+        finally:
+            loop.guard.close(depth)
+            with loop.lock:
+                self.waiting = wait
+                wait.waiter.recheck()
+
+    def _end_wait(self, wait: Wait) -> None:
+        with self._loop.lock:
+            self.waiting = None
+            if wait.errand is not None:
+                wait.waiter.recheck()
+                assert wait.give_up is not None
+                wait.give_up()
 
 
 def _deadline(timeout_s: float | None) -> float | None:

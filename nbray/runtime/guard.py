@@ -93,11 +93,11 @@ class InterruptGuard:
         self._depth = 0
         self._main = threading.main_thread().ident
         self._handler: DeferringHandler | None = None
-        self._seen: object = None  # the handler that was there when this was looked at last
+        self.seen: object = None  # the handler that was there when this was looked at last
 
     def __enter__(self) -> None:
         if _get_ident() == self._main:
-            if _getsignal(_SIGINT) is not self._seen:
+            if _getsignal(_SIGINT) is not self.seen:
                 self._install()
             # Last: from here on the handler defers. An interrupt before it raises, with nothing held.
             self._depth += 1
@@ -107,6 +107,15 @@ class InterruptGuard:
             self._depth -= 1
             if self.pending and not self._depth:
                 self.deliver()
+
+    def open(self) -> int:
+        """User code runs inside, in the main thread. Returns what ``close`` needs."""
+        depth, self._depth = self._depth, 0
+        return depth
+
+    def close(self, depth: int) -> None:
+        """It is over."""
+        self._depth = depth
 
     def deliver(self) -> bool:
         """Run the user's handler now for an interrupt that came inside; the caller can bear that it raises.
@@ -154,7 +163,7 @@ class InterruptGuard:
         else:
             self._handler = current = DeferringHandler(self, current)
             _signal.signal(_SIGINT, current)
-        self._seen = current
+        self.seen = current
 
     def abandon(self) -> None:
         """In a forked child: interrupts are its own affair, whatever the parent was in the middle of."""

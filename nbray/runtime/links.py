@@ -1,7 +1,7 @@
 """Connections of this process to workers that it sends tasks to.
 
 Called by:  runtime.{submitter,actors}.
-Imports:    runtime.loop, transport.
+Imports:    core.tasks, runtime.loop, transport, wire.
 Never:      knows what is said on them.
 
 All methods: lock held.
@@ -13,11 +13,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from nbray.core.tasks import TaskSpec
+from nbray.model.resources import CPU, UNIT
 from nbray.runtime.loop import Loop
 from nbray.transport.channel import Channel
 from nbray.transport.sockets import connect
 from nbray.wire.base import Message
-from nbray.wire.messages import RunTasks
+from nbray.wire.messages import DefineTask, RunTasks
 
 
 class Link:
@@ -88,3 +90,11 @@ class Links:
             self._loop.remove(channel)
             link.channel = None
             self.by_process.pop(link.process_id, None)
+
+
+def definition_of(spec: TaskSpec) -> DefineTask:
+    """What a worker is told once of all calls of a kind."""
+    threads = max(1, dict(spec.shape).get(CPU, 0) // UNIT)
+    return DefineTask(
+        spec.spec_id, spec.function_id, spec.name, spec.num_returns, spec.depth, spec.cell, threads
+    )

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from nbray.core.pushed_errors import ErrorLog
 from nbray.core.references import Entry
 from nbray.core.tasks import TaskSpec
 from nbray.model import ids
@@ -22,12 +24,14 @@ from nbray.runtime.arguments import fill_in, mark_references
 from nbray.runtime.context import Place, TaskContext, new_context
 from nbray.runtime.functions import Definition
 from nbray.runtime.process import Process
+from nbray.runtime.pushed_errors import TASK
 from nbray.runtime.refs import ObjectRef
 from nbray.runtime.results import returned
 from nbray.runtime.serialization import deserialize, serialize, serialize_args
 from nbray.runtime.sites import Site, here
-from nbray.runtime.task_errors import references_in, serialize_error, serialize_system_error
+from nbray.runtime.task_errors import references_in, serialize_error, serialize_system_error, text_of
 from nbray.wire.base import Message
+from nbray.wire.error_messages import ErrorRow, Errors, GetErrors, PushError
 from nbray.wire.memory_messages import MemoryReport
 from nbray.wire.messages import Welcome
 
@@ -57,6 +61,7 @@ class LocalProcess(Process):
 
     def __init__(self, job_id: bytes, resources: dict[str, int]) -> None:
         self._contexts = _Contexts()
+        self._errors = ErrorLog()
         self._counts = {"submitted": 0, "running": 0, "finished": 0, "failed": 0, "retried": 0}
         self._functions: dict[bytes, Callable[..., Any]] = {}
         self._keys: dict[Definition, bytes] = {}
@@ -129,6 +134,8 @@ class LocalProcess(Process):
             finally:
                 self._contexts.current = before
         self._counts["failed" if failed else "finished"] += 1
+        if failed and spec.num_returns:
+            self._tell_failed(spec, values[0].data, was_run=error is None)
         return self._own_results(task_id, values, failed, spec)
 
     def _run(self, spec: TaskSpec, packed: bytes, taken: list[Entry]) -> tuple[list[_Packed], bool]:
@@ -151,6 +158,15 @@ class LocalProcess(Process):
             inner: list[ObjectRef] = []
             error = serialize_error(exc, task_name=spec.name, pid=os.getpid(), refs=inner)
             return [_Packed(error, inner)] * count, True
+
+    def _tell_failed(self, spec: TaskSpec, error: bytes, *, was_run: bool) -> None:
+        text = text_of(error)
+        if was_run and not text.startswith("task "):
+            text = f"task {spec.name} failed\n{text}"
+        elif not was_run:
+            reason = text.rstrip().rpartition("\n")[2]
+            text = f"task {spec.name} did not run, since an argument of it is a failure: {reason}"
+        self.pushed.push_now(TASK, text)
 
     def _own_results(
         self, task_id: bytes, values: list[_Packed], failed: bool, spec: TaskSpec
@@ -194,12 +210,25 @@ class LocalProcess(Process):
             self.objects.table.export(ref.binary())  # no other process will ask for it
         return ref.binary(), self.process_id
 
+    def tell_daemon(self, message: Message) -> None:
+        """There is none; errors are kept here. Lock held."""
+        if isinstance(message, PushError):
+            row = ErrorRow(message.kind, message.message, time.time())
+            self._errors.push(message.job_id, row)
+
+    tell_soon = tell_daemon
+
     # --- looking ------------------------------------------------------------------------------------
 
     def ask(self, make: Callable[[int], Message]) -> Message:
-        """The one question that is asked here is who else holds something: nobody does."""
+        """Which errors were pushed, or who else holds something: nobody does."""
         if self.failure is not None:
             raise self._lost()
+        question = make(0)
+        if isinstance(question, GetErrors):
+            with self.loop.guard, self.loop.lock:
+                self.pushed.drain()
+                return Errors(0, self._errors.all())
         return MemoryReport(0, self.welcome.node_id, {}, [], [], [], 0)
 
     def status(self) -> dict[str, Any]:

@@ -9,9 +9,7 @@ polls the sockets itself, so that a reply needs no hand-over between threads; a 
 role taken sleeps on a lock of its own until its thing arrives or the role falls vacant. The
 I/O thread blocks in the same epoll; when bytes arrive it first stands back for a millisecond, and
 reads only if nobody else has.
-
 All shared state of the runtime is guarded by ``lock``. Handlers run with it held.
-
 Source: the leader/followers pattern, Schmidt et al., PLoP 2000.
 """
 
@@ -73,12 +71,9 @@ class Loop:
         self._before_poll = before_poll
         self._after_batch = after_batch
         self._housekeeping = housekeeping
-        self._epoll = select.epoll()
-        self.fileno = self._epoll.fileno  # readable when there is something to read, for event loops
         self._channels: dict[int, Channel] = {}
         self._acceptors: dict[int, tuple[socket.socket, Callable[[socket.socket], None]]] = {}
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._wake_fd, select.EPOLLIN)
+        self._open()
         self._dirty: list[Channel] = []
         self.is_due = False  # somebody waits for ``before_poll``, or for what is dirty to leave
         self._deadline_s: float | None = None
@@ -102,6 +97,17 @@ class Loop:
     def start(self) -> None:
         self._thread.start()
 
+    def renew(self) -> None:
+        """In a fork of the process that made this, before it is used: have descriptors of our own."""
+        self.epoll.close()
+        os.close(self._wake_fd)
+        self._open()
+
+    def _open(self) -> None:
+        self.epoll = select.epoll()  # event loops may watch it: it is readable when there is work
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.epoll.register(self._wake_fd, select.EPOLLIN)
+
     # --- connections ---------------------------------------------------------------------------
 
     def add(
@@ -114,18 +120,18 @@ class Loop:
         """Serve a connected, non-blocking socket."""
         channel = Channel(sock, name, on_message, on_closed)
         self._channels[channel.fd] = channel
-        self._epoll.register(channel.fd, select.EPOLLIN)
+        self.epoll.register(channel.fd, select.EPOLLIN)
         return channel
 
     def add_acceptor(self, listener: socket.socket, accept: Callable[[socket.socket], None]) -> None:
         self._acceptors[listener.fileno()] = (listener, accept)
-        self._epoll.register(listener.fileno(), select.EPOLLIN)
+        self.epoll.register(listener.fileno(), select.EPOLLIN)
 
     def remove(self, channel: Channel) -> None:
         """Forget and close a connection; ``on_closed`` is not called. Lock held."""
         if self._channels.pop(channel.fd, None) is not None:
             with contextlib.suppress(OSError):
-                self._epoll.unregister(channel.fd)
+                self.epoll.unregister(channel.fd)
             channel.close()
 
     # --- sending (lock held) ---------------------------------------------------------------------
@@ -163,7 +169,7 @@ class Loop:
             return
         if not channel.flush():
             channel.wants_write = True
-            self._epoll.modify(channel.fd, select.EPOLLIN | select.EPOLLOUT)
+            self.epoll.modify(channel.fd, select.EPOLLIN | select.EPOLLOUT)
 
     def flush(self) -> None:
         """Do what is due before a poll, and send what waits."""
@@ -229,10 +235,8 @@ class Loop:
         """
         if not self.closing and self._lead.acquire(blocking=False):
             try:
+                self._serve(self.epoll.poll(0, _EVENTS_MAX))
                 self._prepare(None)
-                self._serve(self._epoll.poll(0, _EVENTS_MAX))
-                if self._wake_taken:
-                    self._prepare(None)
             finally:
                 self._reads += 1
                 self._resign()
@@ -245,14 +249,14 @@ class Loop:
             if waiter.done:  # before_poll may have finished it
                 return
             if timeout is not None and timeout <= 0 and deadline_s is not None and _monotonic() >= deadline_s:
-                self._serve(self._epoll.poll(0, _EVENTS_MAX))
+                self._serve(self.epoll.poll(0, _EVENTS_MAX))
                 return
             events = self._look() if waiter.spins and self._spinning.is_worth_it() else None
-            self._serve(events or self._epoll.poll(timeout, _EVENTS_MAX))
+            self._serve(events or self.epoll.poll(timeout, _EVENTS_MAX))
 
     def _look(self) -> list[tuple[int, int]]:
         """Poll without sleeping, for a moment; others who want the core get it in between."""
-        poll = self._epoll.poll
+        poll = self.epoll.poll
         until_s = _monotonic() + SPIN_S
         events = poll(0, _EVENTS_MAX)
         while not events and _monotonic() < until_s:
@@ -366,7 +370,7 @@ class Loop:
             with self.lock:
                 if not channel.closed and channel.flush():
                     channel.wants_write = False
-                    self._epoll.modify(channel.fd, select.EPOLLIN)
+                    self.epoll.modify(channel.fd, select.EPOLLIN)
         if mask & ~select.EPOLLOUT:
             self.read(channel)
 
@@ -421,10 +425,11 @@ class Loop:
         while not self.closing:
             seen = self._reads
             with self.lock:
-                timeout = _STAND_BACK_S if self.is_due else self._time_left()
-                self._io_until_s = self._deadline_s
+                self._io_until_s = due_s = self._deadline_s
+                timeout = None if due_s is None else max(0.0, due_s - _monotonic())
+                timeout = _STAND_BACK_S if self.is_due else timeout
                 self._io_asleep = timeout is None or timeout > _STAND_BACK_S
-            events = self._epoll.poll(timeout, _EVENTS_MAX)
+            events = self.epoll.poll(timeout, _EVENTS_MAX)
             self._io_asleep = False
             if self.closing:
                 return
@@ -443,14 +448,11 @@ class Loop:
             finally:
                 self._resign()
 
-    def _time_left(self) -> float | None:
-        return None if self._deadline_s is None else max(0.0, self._deadline_s - _monotonic())
-
     def _drain(self) -> None:
         """Read until nothing is left; the leader's role is ours."""
         while not self.closing:
             self._prepare(None)
-            events = self._epoll.poll(0, _EVENTS_MAX)
+            events = self.epoll.poll(0, _EVENTS_MAX)
             if not events:
                 return
             self._serve(events)
@@ -476,7 +478,7 @@ class Loop:
             for listener, _accept in self._acceptors.values():
                 listener.close()
             self._acceptors.clear()
-        self._epoll.close()
+        self.epoll.close()
         os.close(self._wake_fd)
         self._wake_fd = -1
         if led:
@@ -492,7 +494,7 @@ class Loop:
             channel.close()
         for listener, _accept in self._acceptors.values():
             listener.close()
-        self._epoll.close()
+        self.epoll.close()
         with contextlib.suppress(OSError):
             os.close(self._wake_fd)
         self._wake_fd = -1

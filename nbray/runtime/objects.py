@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from nbray.core.references import Away, Entry, Pair, ReferenceTable
-from nbray.core.tasks import Task
+from nbray.core.tasks import Task, TaskSpec
 from nbray.model.errors import NbrayError, OwnerDiedError, UnreconstructableError
 from nbray.runtime.creating import Creating, full_error
 from nbray.runtime.freeing import Freeing
 from nbray.runtime.loop import Loop
 from nbray.runtime.promotion import Promotions
+from nbray.runtime.pushed_errors import push
 from nbray.runtime.reading import Reading
 from nbray.runtime.recomputing import Recomputing
 from nbray.runtime.refs import Home, ObjectRef, make_ref
@@ -73,9 +74,7 @@ class Objects:
         self.away = 0  # how many values were yielded and are not back
         self.slabs = SlabWriter(tell_daemon)
         self.creating = Creating(loop, tell_daemon, self.slabs, self.drain)
-        self.promotions = Promotions(
-            process_id, self, tell_soon, self.slabs, loop.arm, argument_ready, self._refused
-        )
+        self.promotions = Promotions(self, tell_soon, self.slabs, loop.arm, argument_ready, self._refused)
         #: Objects that tasks use which were pushed to workers: their bytes stay where they are.
         self.in_use: Callable[[], Collection[bytes]] = tuple
         #: How own objects were made, to make lost ones again.
@@ -89,7 +88,6 @@ class Objects:
         self._collects_from_s = 0.0
         self._unpins: list[bytes] = []  # what was copied as it came
         self._loop = loop
-        self._process_id = process_id
         self._tell_daemon = tell_daemon
         self._argument_ready = argument_ready
         self._argument_refused = argument_refused
@@ -110,7 +108,7 @@ class Objects:
     def adopt(self, object_id: bytes, owner: bytes) -> ObjectRef:
         """Another handle, on an own object or on somebody else's. Lock held."""
         entry = self.table.entries.get(object_id)
-        if entry is not None and owner == self._process_id:
+        if entry is not None and owner == self.home.process_id:
             self.table.add_handle(object_id)
         else:
             entry = self.table.borrow(object_id, owner)
@@ -162,13 +160,13 @@ class Objects:
 
     def contain(self, outer: Entry, inner: Iterable[Pair]) -> None:
         """The value of an own object holds these references. Lock held."""
-        self.table.contain(outer, inner, self._process_id)
+        self.table.contain(outer, inner, self.home.process_id)
         if outer.shared:
             self.share(outer.inner)
 
     def owner_of(self, entry: Entry) -> bytes:
         """The process that owns it."""
-        return entry.owner or self._process_id
+        return entry.owner or self.home.process_id
 
     def drain(self) -> None:
         """Let go of what was dropped since the last time. Lock held."""
@@ -384,7 +382,10 @@ class Objects:
             obstacle = self.recomputing.recompute(entry)
             if not obstacle:
                 return
-        self._lose(entry, _lost(entry.object_id, reason, obstacle))
+        error = _lost(entry.object_id, reason, obstacle)
+        if obstacle and not isinstance(entry.site, TaskSpec):
+            push("put_reconstruction", str(error))
+        self._lose(entry, error)
 
     def _lose(self, entry: Entry, error: NbrayError) -> None:
         self.forget_value(entry)

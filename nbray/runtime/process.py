@@ -30,13 +30,14 @@ from nbray.model.resources import Shape
 from nbray.runtime import custom_serializers
 from nbray.runtime.actors import Actors
 from nbray.runtime.arguments import mark_references
-from nbray.runtime.context import Place, TaskContext
+from nbray.runtime.context import Place, TaskContext, new_context
 from nbray.runtime.from_daemon import HANDLERS
 from nbray.runtime.functions import Definition
 from nbray.runtime.gets import Gets
 from nbray.runtime.log_order import LogOrder
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
+from nbray.runtime.pushed_errors import PushedErrors
 from nbray.runtime.questions import Questions
 from nbray.runtime.recorder import Recorder
 from nbray.runtime.refs import NOWHERE, ObjectRef, make_ref, pairs_of, serve_references
@@ -53,10 +54,7 @@ from nbray.runtime.sites import here
 from nbray.runtime.submitter import Submitter
 from nbray.store.mapping import Mapping
 from nbray.transport.channel import Channel
-from nbray.wire.base import (
-    Message,
-    Value,
-)
+from nbray.wire.base import Message, Value
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
     GetStatus,
@@ -123,6 +121,7 @@ class Process:
             self.loop, process_id, self.tell_daemon, self.tell_soon,
             self.submitter.argument_ready, self.submitter.argument_refused,
         )  # fmt: skip
+        self.pushed = PushedErrors(self, self.loop, self.objects.reading, shows=on_warning is not None)
         if mapping is not None:
             self.objects.attach(mapping, welcome.node_id)
         self.objects.creating.has_backlog = lambda: self._daemon is None or bool(self._daemon.outgoing)
@@ -143,6 +142,16 @@ class Process:
         self._on_lost = on_lost
 
     # --- life --------------------------------------------------------------------------------------
+
+    def become(self, process_id: bytes, endpoint: str) -> None:
+        """This is a fork of the process in which it was made: have a name and descriptors of its own."""
+        welcome = self.welcome
+        self.process_id = self.recorder.process_id = self.objects.home.process_id = process_id
+        self.address = self.submitter.address = OwnerAddress(
+            welcome.node_id, welcome.node_incarnation, process_id, endpoint
+        )
+        self.context = new_context(self.job_id, process_id, 0, "", self.context.place)
+        self.loop.renew()
 
     def attach(self, daemon: Channel | None) -> None:
         """The connection to the daemon, if there is one, is served by the loop now: go to work."""
@@ -187,8 +196,7 @@ class Process:
     def on_daemon_lost(self) -> None:
         """The daemon's socket closed. Lock held."""
         self._daemon = None
-        if self.failure is None:
-            self.failure = RayletError(node="", why="its connection closed")
+        self.failure = self.failure or RayletError(node="", why="its connection closed")
         if self._on_lost is not None:
             self._on_lost()
         self.objects.fail_all(self.failure)
@@ -215,6 +223,8 @@ class Process:
 
     def _before_poll(self) -> None:
         self.objects.drain()
+        if self.pushed.outbox:
+            self.pushed.drain()
         self.submitter.before_poll()
         if self.objects.promotions.is_due:
             self.objects.promotions.advance()
@@ -229,6 +239,7 @@ class Process:
         self.actors.housekeeping(now_s)
         self.objects.promotions.housekeeping()
         self.recorder.housekeeping(now_s)
+        self.pushed.housekeeping(now_s)
 
     def _check(self, ref: ObjectRef) -> None:
         """Raises: NbrayError if the session is lost, or the reference is another session's."""

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from nbray.core.references import Entry
+from nbray.runtime.refs import Home
 from nbray.runtime.slabs import SlabWriter, map_in
 from nbray.store.mapping import Mapping
 from nbray.wire.base import Descriptor, Message
@@ -37,7 +38,9 @@ RETRY_S = 0.1
 
 
 class Host(Protocol):
-    """What knows the entries."""
+    """What knows the entries, and who their owner is."""
+
+    home: Home
 
     def is_alive(self, entry: Entry) -> bool:
         """Whether it is still in the table."""
@@ -62,7 +65,6 @@ class Promotions:
     """The values of one process that move.
 
     Args:
-        process_id: of this process, the owner.
         host: what knows the entries.
         tell_daemon: sends a message to the node daemon, soon and in order with all others.
         slabs: space that this process has.
@@ -73,7 +75,6 @@ class Promotions:
 
     def __init__(
         self,
-        process_id: bytes,
         host: Host,
         tell_daemon: Callable[[Message], None],
         slabs: SlabWriter,
@@ -83,7 +84,6 @@ class Promotions:
     ) -> None:
         self.mapping: Mapping | None = None
         self.node_id = b""
-        self._process_id = process_id
         self._host = host
         self._tell_daemon = tell_daemon
         self._slabs = slabs
@@ -129,7 +129,7 @@ class Promotions:
             if may_slab and self._slabs.is_asked:
                 return
             queue.popleft()
-            self._tell_daemon(CreateObject(promotion.entry.object_id, self._process_id, len(value)))
+            self._tell_daemon(CreateObject(promotion.entry.object_id, self._host.home.process_id, len(value)))
 
     def _move_into_slab(self, promotion: Promotion, value: bytes) -> bool:
         entry, mapping = promotion.entry, self.mapping
@@ -146,7 +146,13 @@ class Promotions:
         inner = tuple(self._host.inner_of(entry))
         self._tell_daemon(
             AdoptObject(
-                entry.object_id, self._process_id, piece.generation, piece.offset, len(value), False, inner
+                entry.object_id,
+                self._host.home.process_id,
+                piece.generation,
+                piece.offset,
+                len(value),
+                False,
+                inner,
             )
         )
         self._slabs.finished(piece)

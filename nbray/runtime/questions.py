@@ -15,11 +15,14 @@ from nbray.runtime.loop import Loop
 from nbray.runtime.waiting import Waiter
 from nbray.wire.actor_messages import ActorList, ActorNamed
 from nbray.wire.base import Message
+from nbray.wire.error_messages import Errors
 from nbray.wire.memory_messages import MemoryReport
 from nbray.wire.messages import Status
 from nbray.wire.object_messages import ObjectsPinned
 
 _DEADLINE_S = 10.0
+Answer = Status | ObjectsPinned | MemoryReport | Errors | ActorNamed | ActorList
+ANSWERS: tuple[type[Message], ...] = (Status, ObjectsPinned, MemoryReport, Errors, ActorNamed, ActorList)
 
 
 class Questions:
@@ -71,7 +74,7 @@ class Questions:
         self._tell_daemon(make(self._last_number))
         return True
 
-    def answered(self, message: Status | ObjectsPinned | MemoryReport | ActorNamed | ActorList) -> None:
+    def answered(self, message: Answer) -> None:
         """Lock held."""
         question = self._open.pop(message.request_id, None)
         if question is not None:

@@ -7,6 +7,7 @@ Never:      deserializes with the loop's lock held (user code runs then).
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ class Reading:
 
     def __init__(self, loop: Loop, objects: Objects) -> None:
         self.closed: deque[bytes] = deque()
+        self.raised_s = 0.0  # when somebody last got the error of a task
         self._turn = 0  # counts reads: what was not read for longest is yielded first
         self._loop = loop
         self._objects = objects
@@ -53,6 +55,7 @@ class Reading:
         value = entry.value
         if type(value) is bytes:
             if entry.failed:
+                self.raised_s = time.monotonic()
                 raise deserialize_error(value)
             return deserialize(value)
         outline = entry.outline

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from nbray.core.tasks import TaskSpec
 from nbray.events.ring import EventRing
@@ -56,7 +56,7 @@ class Recorder:
         tell_daemon: Callable[[Message], None],
         arm: Callable[[float], None],
     ) -> None:
-        self._process_id = process_id
+        self.process_id = process_id
         self._lock = lock
         self._tell_daemon = tell_daemon
         self._arm = arm
@@ -72,6 +72,7 @@ class Recorder:
         self._room = _PER_BATCH  # rows that the next batch still takes of short tasks
         self._to_count: list[TaskSpec] = []
         self._folded_runs: dict[tuple[str, str], int] = {}  # each of these ran, too
+        self._folded: dict[tuple[str, str], int] = {}
 
     def submitted(self, task_id: bytes, spec: TaskSpec) -> None:
         """A task of ours begins its life; every task comes here. Lock held."""
@@ -84,6 +85,12 @@ class Recorder:
 
     def task(self, task_id: bytes, state: str, named: Named) -> None:
         """A task of ours changed its state. Lock held."""
+        if self._room <= 0 and state == "cancelled":  # by the hundred thousand, at once
+            key = (named.name, state)
+            self._folded[key] = self._folded.get(key, 0) + 1
+            if self._due_s is None:
+                self._plan()
+            return
         self._room -= 1
         self._append((_time_ns() // 1000, TASK, task_id, state, named.name, named.cell, None))
         if self._due_s is None:
@@ -134,6 +141,18 @@ class Recorder:
             with self._lock:  # ``ship``, in another thread, takes the counts away
                 self._folded_runs[key] = self._folded_runs.get(key, 0) + 1
 
+    def set_aside(self) -> tuple[Any, ...]:
+        """Another task runs on top of the one that runs here; returns what ``take_up`` needs."""
+        with self._lock:
+            if self._begun:
+                self._report_what_runs()
+            return (self._reported,)
+
+    def take_up(self, aside: tuple[Any, ...]) -> None:
+        """That one is over."""
+        with self._lock:
+            (self._reported,) = aside
+
     def _note_end(
         self, now_us: int, task_id: bytes, state: str, named: Named, detail: dict[str, int] | None
     ) -> None:
@@ -166,7 +185,7 @@ class Recorder:
         self._room = _PER_BATCH
         folded = self._take_counts()
         if rows or dropped or folded:
-            self._tell_daemon(EventBatch(self._process_id, dropped, folded, [list(row) for row in rows]))
+            self._tell_daemon(EventBatch(self.process_id, dropped, folded, [list(row) for row in rows]))
 
     def _take_counts(self) -> list[tuple[str, str, int]]:
         """What was counted since the last time, as (name, state, number)."""
@@ -175,6 +194,8 @@ class Recorder:
         for spec in specs:
             found.append((spec.name, "submitted", spec.uncounted))
             spec.uncounted = 0
+        unrun, self._folded = self._folded, {}
+        found += [(name, state, number) for (name, state), number in unrun.items()]
         runs, self._folded_runs = self._folded_runs, {}
         for (name, state), number in runs.items():
             found += [(name, state, number), (name, "running", number)]

@@ -1,7 +1,7 @@
 """Tasks on their way: leases, pushes to workers, answers, workers that die.
 
 Called by:  runtime.process.
-Imports:    core.{tasks,leases}, runtime.{loop,objects,functions}, transport, wire.
+Imports:    core.{tasks,leases}, runtime.{loop,objects,functions,cancelling}, transport, wire.
 Never:      decides: that is core.tasks' and core.leases'. Never runs without ``loop.lock`` held.
 """
 
@@ -16,32 +16,31 @@ from typing import TYPE_CHECKING, Any
 
 from nbray.core import leases as lease_commands
 from nbray.core.actor_calls import Creation, Route
+from nbray.core.dying import CAUSE_LATE_S, Dying
 from nbray.core.leases import Command, Lease, LeasePool, LeaseState
 from nbray.core.tasks import Task, TaskSpec, TaskState, TaskTable
 from nbray.model.errors import NbrayError
 from nbray.model.limits import PROTOCOL_VERSION
-from nbray.model.resources import CPU, UNIT, Shape
+from nbray.model.resources import UNIT, Shape
+from nbray.runtime.cancelling import Cancelling
 from nbray.runtime.functions import Exports
-from nbray.runtime.links import Link, Links
+from nbray.runtime.links import Link, Links, definition_of
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
 from nbray.runtime.parcels import Parcels
 from nbray.runtime.recomputing import Recomputing
 from nbray.runtime.task_arguments import BULKY_BYTES, MANY, TaskArguments
-from nbray.runtime.worker_errors import worker_error
+from nbray.runtime.worker_errors import new_poison, tell_failed, tell_not_run, worker_error
 from nbray.transport.channel import Channel
-from nbray.wire.base import (
-    Descriptor,
-    Message,
-)
+from nbray.wire.base import Descriptor, Message
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
     CancelLease,
-    DefineTask,
     HandBack,
     LeaseGranted,
     LeasePaused,
     LeaseResumed,
+    LinkLost,
     OwnerAddress,
     OwnerHello,
     RequestLease,
@@ -51,7 +50,7 @@ from nbray.wire.messages import (
     TaskCall,
     TasksDone,
     WorkerLost,
-)
+)  # fmt: skip
 from nbray.wire.object_messages import FreeObjects, SettleParcels
 
 if TYPE_CHECKING:
@@ -62,8 +61,6 @@ _monotonic = time.monotonic
 _TICK_S = 0.025
 #: Where calls and constructors of actors stand, which go their own way.
 _OF_ACTORS = (Route, Creation)
-#: How long the cause of a worker's death may take to arrive after its socket closed.
-_CAUSE_DEADLINE_S = 10.0
 
 
 class Submitter:
@@ -95,16 +92,18 @@ class Submitter:
         self.actors: Actors  # set by ``runtime.process``
         self.node_cpus = UNIT
         self._loop = loop
-        self._address = address
+        self.address = address
         self.job_id = job_id
         self._tell_daemon = tell_daemon
         self._log_due = log_due
         self._record = record
         self._submitted = submitted
         self.links = Links(loop)
+        self.cancelling = Cancelling(self.tasks, self.pool, loop, tell_daemon, record, self._send)
         self._touched: list[Lease] = []
         self._doomed: deque[tuple[Task, bytes]] = deque()  # an argument of theirs is an error
-        self._dying: dict[bytes, tuple[Lease, float]] = {}  # socket closed, cause still to come
+        self._dying = Dying()
+        self._poison = new_poison()
 
     def attach(self, objects: Objects) -> None:
         """Whose values the tasks take and make."""
@@ -113,10 +112,15 @@ class Submitter:
         self.arguments = TaskArguments(objects, self.tasks, self.pool)
         objects.in_use = self.arguments.in_use
         self.recomputing = objects.recomputing = Recomputing(objects, self)
+        self.cancelling.attach(objects, self.arguments)
 
     def _parallelism(self, shape: Shape) -> int:
         cpus = dict(shape).get("CPU", 0)
         return self.node_cpus // cpus if cpus else lease_commands.UNBOUNDED_PARALLELISM
+
+    def has_work(self) -> bool:
+        """Whether a task or a call is not over. Constructors that may run again end with this process."""
+        return any(type(task.spec.pooled) is not Creation for task in self.tasks.tasks.values())
 
     # --- tasks in ------------------------------------------------------------------------------
 
@@ -166,7 +170,7 @@ class Submitter:
     def before_poll(self) -> None:
         """Push what was queued for workers that are busy."""
         if self.pool.ripe:
-            self._run(self.pool.feed_ripe)
+            self.run(self.pool.feed_ripe)
         if self._touched or self.arguments.parked:
             self.after_batch()
 
@@ -175,6 +179,7 @@ class Submitter:
         self._doomed.append((task, error))
         if len(self._doomed) == 1:
             while self._doomed:
+                tell_not_run(*self._doomed[0])
                 self._finish(*self._doomed[0], True)
                 self._doomed.popleft()
 
@@ -188,11 +193,13 @@ class Submitter:
             elif kind is lease_commands.RequestLease:
                 self._request(command.lease, command.backlog)  # type: ignore[union-attr]
             elif kind is lease_commands.GiveBack:
-                self._give_back(command.lease)
+                self._give_back(command.lease)  # type: ignore[union-attr]
             elif kind is lease_commands.CancelRequest:
-                self._tell_daemon(CancelLease(command.lease.lease_id))
+                self._tell_daemon(CancelLease(command.lease.lease_id))  # type: ignore[union-attr]
             elif kind is lease_commands.TakeBack:
                 self._send(command.lease, TakeBack(command.lease.lease_id, command.number))  # type: ignore[union-attr]
+            elif kind is lease_commands.EndCancelled:
+                self.cancelling.ended(command.task)  # type: ignore[union-attr]
         if commands:
             self._loop.arm(_monotonic() + _TICK_S)
 
@@ -249,12 +256,7 @@ class Submitter:
         if spec.function_id not in link.functions:
             link.functions.add(spec.function_id)
             frames = encode(self.exports.messages[spec.function_id])
-        threads = max(1, dict(spec.shape).get(CPU, 0) // UNIT)
-        frames += encode(
-            DefineTask(
-                spec.spec_id, spec.function_id, spec.name, spec.num_returns, spec.depth, spec.cell, threads
-            )
-        )
+        frames += encode(definition_of(spec))
         self._loop.send(channel, frames, now=False)
 
     # --- answers -----------------------------------------------------------------------------------
@@ -269,12 +271,12 @@ class Submitter:
             if message.lease_id == lease.lease_id:
                 given = set(message.tasks)
                 tasks = [t for t in lease.inflight if (t.task_id, t.attempt) in given]
-                self._run(partial(self.pool.handed_back, lease, tasks))
+                self.run(partial(self.pool.handed_back, lease, tasks))
         elif type(message) is LeasePaused:
             if message.lease_id == lease.lease_id:
-                self._run(partial(self.pool.paused, lease))
+                self.run(partial(self.pool.paused, lease))
         elif type(message) is LeaseResumed and message.lease_id == lease.lease_id:
-            self._run(partial(self.pool.resumed, lease))
+            self.run(partial(self.pool.resumed, lease))
 
     def _on_done(self, link: Link, lease: Lease | None, answers: list[TaskAnswer]) -> None:
         slowest_us = self.deliver(link, lease, answers, self.pool.answered)
@@ -354,7 +356,8 @@ class Submitter:
             else:
                 self._loop.arm(now_s + _TICK_S)
 
-    def _run(self, decide: Callable[[float, list[Command]], None]) -> None:
+    def run(self, decide: Callable[[float, list[Command]], None]) -> None:
+        """Decide something, and perform what comes of it. Lock held."""
         commands: list[Command] = []
         decide(_monotonic(), commands)
         self._perform(commands)
@@ -397,7 +400,7 @@ class Submitter:
         lease.host = link
         link.lease = lease
         if link.channel is not None:
-            hello = OwnerHello(PROTOCOL_VERSION, lease.lease_id, self._address, self.job_id)
+            hello = OwnerHello(PROTOCOL_VERSION, lease.lease_id, self.address, self.job_id)
             self._loop.send(link.channel, encode(hello), now=False)
             self.pool.feed(lease, now_s, commands)
             self._perform(commands)
@@ -419,9 +422,9 @@ class Submitter:
     def _await_cause(self, lease: Lease) -> None:
         """Its worker is gone: push nothing more; the daemon tells why, or a deadline passes."""
         self.pool.closing(lease)
-        deadline_s = _monotonic() + _CAUSE_DEADLINE_S
-        self._dying[lease.lease_id] = (lease, deadline_s)
-        self._loop.arm(deadline_s)
+        now_s = _monotonic()
+        self._dying.closed(lease, now_s)
+        self._loop.arm(now_s + CAUSE_LATE_S)
 
     def on_worker_lost(self, message: WorkerLost) -> None:
         """The daemon knows how the worker of one of our leases ended."""
@@ -439,18 +442,21 @@ class Submitter:
 
     def _bury(self, lease: Lease, cause: WorkerLost | None) -> None:
         """Retry or fail what ran on a lease whose worker is gone; the rest never started."""
-        self._dying.pop(lease.lease_id, None)
+        now_s = _monotonic()
+        ran_s = self._dying.buried(lease, now_s)
         tasks = self.pool.lost(lease)
-        running, waiting = tasks[:1], tasks[1:]
+        cancelled = [task for task in tasks if task.state is TaskState.CANCELLING]
+        running, waiting = ([t for t in some if t not in cancelled] for some in (tasks[:1], tasks[1:]))
         for task in tasks:
             for entry in task.results:
                 entry.doubtful = True
         commands: list[Command] = []
-        now_s = _monotonic()
         self.pool.requeue_unstarted(waiting, lease.shape, now_s, commands)
         failed: list[Task] = []
+        is_poison = False
         for task in running:
-            if self.tasks.worker_lost(task):
+            is_poison = cause is not None and self._poison.is_found_in(task.task_id, cause.term_signal, ran_s)
+            if not is_poison and self.tasks.worker_lost(task):
                 self._record(task.task_id, "retried", task.spec)
                 self.pool.requeue(task, now_s, commands)
             else:
@@ -458,8 +464,9 @@ class Submitter:
         # First these: a failure may free others to be pushed, and pushes leave in their order.
         self._perform(commands)
         for task in failed:
-            attempts = task.attempt + 1
-            self._fail(task, worker_error(task.name, task.task_id, attempts, task.max_retries + 1, cause))
+            self._fail(task, worker_error(task, cause, is_poison=is_poison and task.may_retry()))
+        for task in cancelled:
+            self.cancelling.lost(task, cause if task is tasks[0] else None)
 
     def _on_no_worker(self, lease: Lease, message: WorkerLost) -> None:
         """Workers die before they are up: fail what waits for one rather than try for ever.
@@ -470,23 +477,24 @@ class Submitter:
         self.pool.lost(lease)
         if any(other.state is LeaseState.OPEN for other in shape.leases.values()):
             return
-        waiting = list(shape.queue)
-        shape.queue.clear()
-        for task in waiting:
-            self._fail(task, worker_error(task.name, task.task_id, task.attempt + 1, 0, message))
+        for task in shape.take_all():
+            self._fail(task, worker_error(task, message))
         self._loop.arm(_monotonic() + _TICK_S)  # to cancel the other requests of this shape
 
     def _fail(self, task: Task, error: NbrayError) -> None:
         from nbray.runtime.task_errors import serialize_system_error
 
+        tell_failed(task, error)
         self._finish(task, serialize_system_error(error), True)
 
     # --- time passes -------------------------------------------------------------------------------------
 
     def housekeeping(self, now_s: float) -> None:
-        for lease, deadline_s in list(self._dying.values()):
-            if now_s >= deadline_s:
-                self._bury(lease, None)
+        for lease in self._dying.given_up(now_s):
+            self._bury(lease, None)
+        for lease in self._dying.late(now_s):
+            self._tell_daemon(LinkLost(lease.lease_id))
+        self.cancelling.housekeeping(now_s)
         commands: list[Command] = []
         again = self.pool.housekeeping(now_s, commands)
         self._perform(commands)

@@ -95,6 +95,17 @@ def references_in(data: bytes) -> list[Pair]:
     return payload[2] if origin == "task" else []
 
 
+def text_of(data: bytes) -> str:
+    """What an error says, without reading anything of the user's in it. Never raises."""
+    try:
+        origin, payload = _read(data)
+        if origin == "system":
+            return str(_system_error(payload))
+        return str(_fill(RayTaskError, ((), {}, {}), payload[0], data))
+    except Exception as exc:  # noqa: BLE001  (damaged bytes, or another version's)
+        return f"(an error that could not be read: {type(exc).__name__})"
+
+
 # --- to bytes ----------------------------------------------------------------------------------------
 
 

@@ -39,6 +39,10 @@ class Waiter:
         if self._bed is not None:
             self.unpark()
 
+    def recheck(self) -> None:
+        """It was completed for another reason than what it waits for. Lock held."""
+        self.done = self.remaining <= 0
+
     def park(self) -> None:
         """It is about to ``sleep``."""
         if self._bed is None:
@@ -78,6 +82,9 @@ class AllOf(Waiter):
         self.done = False
         self.remaining = 1
         return None if self._is_broken or not missing else missing[-1]
+
+    def recheck(self) -> None:
+        self.done = self.remaining <= 0 or self._is_broken
 
     def failed(self, entry: Entry) -> None:
         """An object came as an error: is it one of ours?"""

@@ -1,7 +1,7 @@
 """Every message that nbray's processes exchange.
 
 Called by:  core, store, runtime, node, worker, which build and match on them.
-Imports:    msgspec, wire.{base,actor_messages,memory_messages,object_messages}.
+Imports:    msgspec, wire.base, wire.{actor,cancel,error,inline,memory,object}_messages.
 Never:      carries a large payload (a Descriptor does) or an object that must be unpickled to route it.
 
 Three conversations, all over frames of ``wire.codec``:
@@ -40,6 +40,9 @@ from nbray.wire.actor_messages import (
     WatchActor,
 )
 from nbray.wire.base import Message, Value
+from nbray.wire.cancel_messages import CancelOf, CancelTask, SignalWorker
+from nbray.wire.error_messages import ErrorPushed, Errors, GetErrors, PushError
+from nbray.wire.inline_messages import InlineDeclined, RunInline
 from nbray.wire.memory_messages import DescribeEntries, EntriesDescribed, GetMemory, MemoryReport
 from nbray.wire.object_messages import (
     AbortObject,
@@ -208,7 +211,10 @@ class ReclaimLease(Message):
 
 
 class WorkerLost(Message):
-    """Daemon -> lease owner: the worker's process is gone. ``term_signal`` 0 means it exited."""
+    """Daemon -> lease owner: the worker's process is gone. ``term_signal`` 0 means it exited.
+
+    ``why``: a sentence, if the daemon ended it.
+    """
 
     lease_id: bytes
     process_id: bytes
@@ -216,6 +222,13 @@ class WorkerLost(Message):
     exit_code: int
     term_signal: int
     stderr_tail: str
+    why: str = ""
+
+
+class LinkLost(Message):
+    """Owner -> daemon: the worker of this lease closed our connection; if it lives, it is of no use."""
+
+    lease_id: bytes
 
 
 class Blocked(Message):
@@ -422,6 +435,8 @@ ALL: tuple[type[Message], ...] = (
     HoldObjects, ReleaseHolds, SendParcel, EndParcels, SettleParcels, ParcelsSettled, LetGo, Unheld,
     RecallObjects, ObjectsYielded, DropObjects, ObjectsLost,
     GetMemory, DescribeEntries, EntriesDescribed, MemoryReport,
+    PushError, ErrorPushed, GetErrors, Errors, LinkLost,
     CreateActor, FailActor, StartActor, ActorStarted, ActorLeft, KillActor, ReleaseActor, WatchActor,
     UnwatchActor, ActorUpdate, NameActor, FindActor, ActorNamed, GetActors, ActorList,
+    CancelTask, CancelOf, SignalWorker, RunInline, InlineDeclined,
 )  # fmt: skip

@@ -47,7 +47,7 @@ class AsyncHost(CallHost):
 
     def run_forever(self) -> NoReturn:
         events = self._events
-        events.add_reader(self.process.loop.fileno(), self._read)
+        events.add_reader(self.process.loop.epoll.fileno(), self._read)
         events.call_soon(self._start_calls)
         while not (self.has_nothing_to_do() or self._is_over):
             try:

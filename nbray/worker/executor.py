@@ -1,8 +1,8 @@
 """Runs tasks in the worker's main thread and answers their owners.
 
 Called by:  worker.zygote, in the forked child.
-Imports:    nbray.runtime; worker.{actor,leaving,output,threads,tidying,values}, and if need be a host of
-            overlapping calls (worker.concurrent).
+Imports:    nbray.runtime; worker.{actor,cancelling,leaving,lingering,output,threads,tidying,undoing,values},
+            and if need be worker.concurrent.
 Never:      runs two tasks at once by itself, or answers a task whose argument views are not yet safe.
 """
 
@@ -25,14 +25,16 @@ from nbray.runtime.blocking import BlockingCount
 from nbray.runtime.call_limit import CallLimit
 from nbray.runtime.context import TaskContext
 from nbray.runtime.functions import Imports
-from nbray.runtime.process import Inner, Process
+from nbray.runtime.process import Process
+from nbray.runtime.pushed_errors import TASK
 from nbray.runtime.refs import ObjectRef
 from nbray.runtime.serialization import deserialize, pack_small
-from nbray.runtime.task_errors import serialize_error, serialize_system_error
+from nbray.runtime.task_errors import serialize_error, serialize_system_error, text_of
 from nbray.runtime.waiting import Waiter
 from nbray.transport.sockets import check_peer, tuned
 from nbray.wire.actor_messages import StartActor
 from nbray.wire.base import Message, Value
+from nbray.wire.cancel_messages import CancelTask
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
     Blocked,
@@ -43,7 +45,6 @@ from nbray.wire.messages import (
     LeasePaused,
     LeaseResumed,
     Leaving,
-    LogLines,
     OwnerHello,
     RunTasks,
     TakeBack,
@@ -53,11 +54,16 @@ from nbray.wire.messages import (
     Unblocked,
 )
 from nbray.worker.actor import CONSTRUCTION, Actor
+from nbray.worker.cancelling import Interrupts, with_a_frame
+from nbray.worker.job import enter_job
 from nbray.worker.leaving import Departure
+from nbray.worker.lines import Lines
+from nbray.worker.lingering import OWN_THREADS, Lingering, count_threads
 from nbray.worker.output import TaskStream
 from nbray.worker.owner_links import Known, OwnerLink
 from nbray.worker.threads import ThreadLimit
 from nbray.worker.tidying import Tidying
+from nbray.worker.undoing import Undoing
 from nbray.worker.values import Outcome, Values
 
 if TYPE_CHECKING:
@@ -77,8 +83,8 @@ _BULKY_BYTES = 4096
 class Executor:
     """The worker's side of leases: a queue of pushed tasks and the one that runs."""
 
-    def __init__(self, process: Process, listener: socket.socket) -> None:
-        self._process = process
+    def __init__(self, process: Process) -> None:
+        self.process = self._process = process
         self._loop = process.loop
         self._imports = Imports()
         self._departure = Departure(process)
@@ -91,14 +97,27 @@ class Executor:
         self._unsent_since_ns = 0
         self._following: tuple[OwnerLink, TaskCall] | None = None  # taken out of the inbox, runs next
         self._limit = ThreadLimit()
+        self._undoing = Undoing()
+        self._lingering = Lingering()
+        self._is_used_up = False
         self._tidying = Tidying(process)
+        self._interrupts = Interrupts(self._loop.guard, Executor._attempt.__code__)
+        self._asked = self._interrupts.asked
         self._values = Values(process)
         process.objects.says_at_once = False  # but when a task is over
         process.running = lambda: process.context.name if self._running is not None else ""
-        self._log_sequence = 0
+        self._lines = Lines(process)
         self._log_reported = 0
-        self._streams = (TaskStream("stdout", 1, self._emit), TaskStream("stderr", 2, self._emit))
+        self._streams = (
+            TaskStream("stdout", 1, self._lines.print),
+            TaskStream("stderr", 2, self._lines.print),
+        )
         self._waits = process.gets.on_blocking = BlockingCount(self._on_blocking)
+
+    def begin(self, listener: socket.socket) -> None:
+        """This is the process in which it runs; ``listener`` is where owners connect."""
+        self._interrupts.install()
+        self._undoing.install()
         self._loop.add_acceptor(listener, self._on_owner)
 
     # --- messages (lock held) --------------------------------------------------------------------
@@ -133,6 +152,8 @@ class Executor:
             link.owner_id = message.owner.process_id
         elif type(message) is TakeBack:
             self._give_up(link, message.count)
+        elif type(message) is CancelTask:
+            self._cancel(link, message)
 
     def _known(self, message: DefineTask) -> Known:
         known = Known(message)
@@ -147,12 +168,15 @@ class Executor:
 
     def on_daemon_message(self, message: Message) -> None:
         if type(message) is JobContext:
-            self._enter_job(message)
+            enter_job(self._process, message)
+            self._undoing.forget()
         elif type(message) is Leaving:
-            if self._actor is None:
-                self._departure.on_dismissed()
-            else:
+            if self._actor is not None:
                 self._queue(self._actor_link, self._actor.departure())
+                return
+            self._departure.on_dismissed()
+            if self._idle is not None:
+                self._idle.complete()
         elif type(message) is DefineFunction:
             self._imports.define(message)
         elif type(message) is StartActor:
@@ -173,19 +197,6 @@ class Executor:
         if self._idle is not None:
             self._idle.complete()
 
-    def _enter_job(self, message: JobContext) -> None:
-        """See modules where the driver saw them."""
-        self._process.job_id = self._process.submitter.job_id = message.job_id
-        os.umask(message.umask)
-        known = set(sys.path)
-        sys.path[:0] = [path for path in message.sys_path if path not in known]
-        try:
-            os.chdir(message.cwd)
-        except OSError as exc:
-            self._process.loop.later.append(
-                partial(logger.warning, "cannot enter the driver's folder: %s", exc)
-            )
-
     def _hand_back(self, link: OwnerLink, calls: list[TaskCall]) -> None:
         if link.channel is not None:
             tasks = [(call.task_id, call.attempt) for call in calls]
@@ -199,21 +210,32 @@ class Executor:
         # An empty answer too: it says that the request was dealt with.
         self._hand_back(link, [call for _link, call in mine if call.task_id in given])
 
+    def _cancel(self, link: OwnerLink, message: CancelTask) -> None:
+        for item in self._inbox:
+            if item[1].task_id == message.task_id and item[1].attempt == message.attempt:
+                self._inbox.remove(item)
+                self._hand_back(link, [item[1]])
+                return
+        self._interrupts.cancel(message, self._loop.flush)
+
     # --- the main thread -----------------------------------------------------------------------------
 
     def run_forever(self) -> None:
         sys.stdout, sys.stderr = self._streams
-        link, call = self._wait_for_work()
+        guard, interrupts = self._loop.guard, self._interrupts
+        link, call = self._wait_for_work(None)
         while True:
             if self._actor is not None and self._actor.overlaps:
                 self._overlap(link, call)
             self._execute(link, call)
-            if CallLimit.reached:
+            if guard.seen is not interrupts.handler:
+                interrupts.restore()
+            if self._is_used_up:
                 self._depart(link)
             if self._actor is not None and self._actor.is_leaving:
                 self._actor.leave()
             following = self._following
-            link, call = self._wait_for_work() if following is None else following
+            link, call = self._wait_for_work(link) if following is None else following
 
     def _overlap(self, link: OwnerLink, construction: TaskCall) -> NoReturn:
         """This actor runs several calls at once: from now on its host takes them."""
@@ -223,7 +245,7 @@ class Executor:
         hands = Hands(
             self._process, self._actor, self._tidying, self._take, lambda: len(self._inbox), self._load,
             self._values.arguments, self._attempt, self._outcome, self._failure, self._answer_nobody,
-            self._emit_for,
+            self._lines.send,
         )  # fmt: skip
         self._process.gets.on_blocking = None  # nobody needs to know
         host = host_of(hands)
@@ -245,14 +267,23 @@ class Executor:
         self._on_blocking(True)
         self._departure.go()
 
-    def _wait_for_work(self) -> tuple[OwnerLink, TaskCall]:
-        deadline_s = self._tidying.deadline_s()
+    def _wait_for_work(self, last: OwnerLink | None) -> tuple[OwnerLink, TaskCall]:
+        tidy_at_s = self._tidying.deadline_s()
+        lingering = self._lingering
         while True:
+            deadline_s = tidy_at_s
+            if self._actor is None and (count_threads() > OWN_THREADS or lingering.since_s is not None):
+                lingering.look()
+                deadline_s = lingering.sooner(tidy_at_s)
             work = self._next_work(deadline_s)
             if work is not None:
                 return work
-            self._tidying.collect()
-            deadline_s = None  # until the next task there will be nothing new
+            if tidy_at_s is not None and time.monotonic() >= tidy_at_s:
+                self._tidying.collect()
+                tidy_at_s = None  # until the next task there will be nothing new
+            if last is not None and lingering.is_too_long():
+                self._departure.announce()
+                self._depart(last)
 
     def _next_work(self, deadline_s: float | None) -> tuple[OwnerLink, TaskCall] | None:
         """The next task; None if there was none until then."""
@@ -265,10 +296,15 @@ class Executor:
                         self._idle = None
                         return self._inbox.popleft()
                     self._idle = waiter
+                    self._asked.clear()  # nothing runs: they came too late
                     loop.flush()
+                if self._departure.dismissed.done:
+                    self._departure.go()
                 if deadline_s is not None and time.monotonic() >= deadline_s:
                     return None
                 loop.wait(waiter, deadline_s)
+                if loop.guard.pending:
+                    loop.guard.deliver()  # to nobody
 
     def _execute(self, link: OwnerLink, call: TaskCall) -> None:
         process = self._process
@@ -278,14 +314,20 @@ class Executor:
         )
         if known.threads != self._limit.threads:
             self._limit.set(known.threads)
+            self._undoing.forget()
         self._running = link
         borrowed: list[Entry] = []
         process.recorder.begin(call.task_id, known)
         started_ns = _clock_ns()
-        results, failed, inner = self._attempt(link, call, known, borrowed)
+        outcome = self._attempt(link, call, known, borrowed)
+        state = "failed" if outcome[1] else "finished"
+        if self._asked:
+            state = self._interrupts.ended(call, state)
         execution_us = (_clock_ns() - started_ns) // 1000
         if self._loop.closing:  # a process that the task forked came back here: it is no worker
-            os._exit(int(failed))
+            os._exit(int(outcome[1]))
+        if self._actor is None:
+            self._put_right(execution_us)
         if self._blocked:
             self._waits.end()  # an await that the task left unfinished
         for stream in self._streams:
@@ -294,14 +336,27 @@ class Executor:
         table = process.objects.table
         if borrowed or table.fresh or table.unconfirmed:
             self._release(borrowed)
-        process.recorder.end("failed" if failed else "finished")
+        process.recorder.end(state)
         self._running = None
-        if CallLimit.reached:
+        if self._is_used_up or CallLimit.reached:
+            self._is_used_up = True
             self._departure.announce()
-        self._answer(link, call, results, failed, execution_us, inner)
+        self._answer(link, call, outcome, execution_us)
+
+    def _put_right(self, execution_us: int) -> None:
+        """Others will run here: what the task changed is changed back. What an actor changes is its own."""
+        if self._undoing.notes:
+            self._undoing.undo()
+        if sys.stdout is not self._streams[0] or sys.stderr is not self._streams[1]:
+            sys.stdout, sys.stderr = self._streams
+        if execution_us > _BATCH_TASK_US or self._lingering.since_s is not None:
+            self._lingering.look()
+        linger = self._lingering.since_s is not None and self._lingering.is_too_long()
+        self._is_used_up = linger or self._undoing.is_spoiled
 
     def _attempt(self, link: OwnerLink, call: TaskCall, known: Known, borrowed: list[Entry]) -> Outcome:
         """Run the user's function; its frames and values are gone when this returns."""
+        interrupts = self._interrupts
         try:
             function = known.function
             if function is None:
@@ -310,12 +365,21 @@ class Executor:
                 args, kwargs = deserialize(call.args)
             else:
                 args, kwargs = self._values.arguments(link, call, borrowed)
+            interrupts.armed = call
+            if self._asked:
+                interrupts.check(call)
             value = function(*args, **kwargs)
+            interrupts.armed = None
             del args, kwargs
         except SystemExit as exc:
+            interrupts.armed = None
             self._leave(exc)
             raise
         except BaseException as exc:  # noqa: BLE001  # whatever user code raises is the task's result
+            interrupts.armed = None
+            cancelled = interrupts.outcome(call, known.name)
+            if cancelled is not None:
+                return [cancelled] * known.num_returns, True, ()
             return self._failure(link, call, known, exc)
         return self._outcome(link, call, known, value)
 
@@ -329,19 +393,21 @@ class Executor:
             return self._values.results(link, call, known, value)
         except (SerializationError, ObjectStoreFullError) as exc:
             # Ours, not the user's: they stand for themselves.
+            self._process.pushed.push_now(TASK, f"task {known.name} failed (pid {os.getpid()})\n{exc}")
             return [serialize_system_error(exc)] * known.num_returns, True, ()
         except BaseException as exc:  # noqa: BLE001  # whatever user code raises is the task's result
             return self._failure(link, call, known, exc)
 
     def _load(self, known: Known) -> Callable[..., Any]:
         if self._actor is None:
-            return self._imports.load(known.function_id)
+            return with_a_frame(self._imports.load(known.function_id))
         return self._actor.method(known.name.rpartition(".")[2])
 
     def _failure(self, link: OwnerLink, call: TaskCall, known: Known, exc: BaseException) -> Outcome:
         refs: list[ObjectRef] = []
         error = serialize_error(exc, task_name=known.name, pid=os.getpid(), node="local", refs=refs)
         inner = self._values.parcel(link, call, [refs] * known.num_returns) if refs else ()
+        self._process.pushed.push_now(TASK, text_of(error))
         return [error] * known.num_returns, True, inner
 
     def _release(self, borrowed: list[Entry]) -> None:
@@ -356,19 +422,12 @@ class Executor:
             with self._loop.lock:
                 self._process.objects.note_pinned(list(kept.values()))
 
-    def _answer(
-        self,
-        link: OwnerLink,
-        call: TaskCall,
-        results: list[Value],
-        failed: bool,
-        execution_us: int,
-        inner: Inner,
-    ) -> None:
+    def _answer(self, link: OwnerLink, call: TaskCall, outcome: Outcome, execution_us: int) -> None:
         """Answer, at once or with the next ones, and take the next task if there is one."""
+        results, failed, inner = outcome
         log_sequence = 0
-        if self._log_reported != self._log_sequence:
-            log_sequence = self._log_reported = self._log_sequence
+        if self._log_reported != self._lines.sequence:
+            log_sequence = self._log_reported = self._lines.sequence
         answer = TaskAnswer(call.task_id, call.attempt, failed, results, execution_us, log_sequence, inner)
         with self._loop.guard, self._loop.lock:
             inbox = self._inbox
@@ -430,25 +489,3 @@ class Executor:
                 kind = LeasePaused if blocking else LeaseResumed
                 self._loop.send(link.channel, encode(kind(link.lease_id)), now=True)
             self._process.tell_daemon(Blocked(link.lease_id) if blocking else Unblocked(link.lease_id))
-
-    # --- output --------------------------------------------------------------------------------------
-
-    def _emit(self, stream: str, lines: list[str]) -> None:
-        self._emit_for(self._process.context, stream, lines)
-
-    def _emit_for(self, context: TaskContext, stream: str, lines: list[str]) -> int:
-        """Send lines that this task printed; returns how many batches that are now."""
-        with self._loop.lock:
-            self._log_sequence += 1
-            self._process.tell_daemon(
-                LogLines(
-                    self._process.process_id,
-                    os.getpid(),
-                    context.name,
-                    stream,
-                    self._log_sequence,
-                    context.cell,
-                    lines,
-                )
-            )
-            return self._log_sequence

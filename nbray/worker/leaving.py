@@ -1,6 +1,7 @@
 """A worker that takes no more tasks and ends in good order.
 
-Called by:  worker.executor, when a function reached its ``max_calls``.
+Called by:  worker.executor, when a function reached its ``max_calls``, when a task left what cannot be
+            undone, and when the daemon wants it to go.
 Imports:    runtime.{process,waiting}, wire.
 Never:      ends while a task may be on its way here, or one that was submitted here is not done.
 
@@ -28,7 +29,7 @@ class Departure:
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._dismissed = Waiter()
+        self.dismissed = Waiter()  # nobody holds a lease on this worker any more
 
     def announce(self) -> None:
         """Before the last answer is sent."""
@@ -36,19 +37,20 @@ class Departure:
             self._process.tell_daemon(Leaving())
 
     def on_dismissed(self) -> None:
-        """The daemon let this worker go. Lock held."""
-        self._dismissed.complete()
+        """The daemon let this worker go, or wants it to. Lock held."""
+        self.dismissed.complete()
 
     def go(self) -> NoReturn:
         """Wait for the children and for the daemon, then end."""
         process = self._process
         loop = process.loop
         with loop.guard:
-            while not loop.wait(self._dismissed):
+            while not loop.wait(self.dismissed):
                 loop.guard.deliver()
             # Their leases too: workers of an owner that ends with leases end with it.
-            while len(process.submitter.tasks) or process.submitter.pool.by_id:
+            while process.submitter.has_work() or process.submitter.pool.by_id:
                 loop.wait(Waiter(), time.monotonic() + _LOOK_S)
+                loop.guard.deliver()
             with loop.lock:
                 process.recorder.ship()
                 loop.flush()

@@ -81,7 +81,8 @@ class ThreadedHost(CallHost):
                     waiter = Waiter(spins=not self.running)
                     self._idle.append(waiter)
                     loop.flush()
-                loop.wait(waiter)
+                if not loop.wait(waiter):
+                    loop.guard.deliver()  # to nobody
 
     # --- one call ------------------------------------------------------------------------------------
 
@@ -113,7 +114,8 @@ class ThreadedHost(CallHost):
                 self.complete()
         if self._last is not None:
             with loop.guard:
-                loop.wait(waiter, deadline_s)
+                while not loop.wait(waiter, deadline_s) and loop.guard.deliver():
+                    pass
         self.leave()
 
     def _look_whether_over(self) -> None:

@@ -1,7 +1,7 @@
 """The fork server: loads what every worker needs once, then forks workers in milliseconds.
 
 Called by:  node.workers, as a command line.
-Imports:    nbray.worker.executor, numpy, cloudpickle: the point is to have them loaded.
+Imports:    nbray.worker.nesting, numpy, cloudpickle: the point is to have them loaded.
 Never:      has a second thread, opens a GPU, or runs user code.
 
 A worker must outlive its zygote, but not its daemon. So the zygote forks twice: the middle process
@@ -11,6 +11,8 @@ its parent.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import faulthandler
 import gc
 import os
@@ -20,6 +22,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from nbray.model.ids import PROCESS_ID_BYTES
@@ -39,10 +42,13 @@ from nbray.wire.messages import (
     WorkerForked,
     ZygoteReady,
 )
-from nbray.worker.executor import Executor
+from nbray.worker.nesting import NestingExecutor
 
 _PACKET_BYTES = 256 * 1024
 _ADOPTION_DEADLINE_S = 5.0
+#: What our own calls fail with when a task has closed or replaced our descriptors.
+_NOT_OURS = (errno.EBADF, errno.ENOTSOCK, errno.EINVAL)
+_CUT_OFF_S = 1.0
 
 
 def main() -> None:
@@ -59,6 +65,7 @@ def main() -> None:
         return
     mapping = Mapping(descriptors[0], welcome.store_capacity_bytes)
     os.close(descriptors[0])
+    worker = _prepare(welcome, mapping)
     gc.freeze()  # workers share these pages; the collector must not write to them
     gc.enable()
     control.send(encode(ZygoteReady(os.getpid())))
@@ -67,7 +74,7 @@ def main() -> None:
         if message is None:
             os._exit(0)
         if isinstance(message, ForkWorker):
-            _fork_twice(control, message, descriptors, daemon_pid, welcome, mapping)
+            _fork_twice(control, message, descriptors, daemon_pid, worker)
 
 
 def _preload() -> None:
@@ -88,15 +95,14 @@ def _fork_twice(
     message: ForkWorker,
     descriptors: list[int],
     daemon_pid: int,
-    welcome: Welcome,
-    mapping: Mapping,
+    worker: NestingExecutor,
 ) -> None:
     middle = _fork_if_possible()
     if middle == 0:
         try:
             pid = _fork_if_possible()
             if pid == 0:
-                _child(control, message, descriptors, daemon_pid, welcome, mapping)
+                _child(control, message, descriptors, daemon_pid, worker)
             control.send(encode(WorkerForked(message.process_id, pid or 0)))
         finally:
             os._exit(0)
@@ -106,6 +112,25 @@ def _fork_twice(
         os.waitpid(middle, 0)
     for fd in descriptors:
         os.close(fd)
+
+
+def _prepare(welcome: Welcome, mapping: Mapping) -> NestingExecutor:
+    """Make what every worker will be, once.
+
+    A worker would have to touch all the code that does so, and every page that is touched is copied: that is
+    a fifth of a worker's memory, and of the time that its start takes.
+    """
+    job_id = bytes(PROCESS_ID_BYTES)  # learned with the first owner; IDs hang on task IDs, not on it
+    process = Process(
+        process_id=job_id,
+        job_id=job_id,
+        endpoint="",
+        welcome=welcome,
+        mapping=mapping,
+        context=new_context(job_id, job_id, 0, "", Place("", 1)),
+        on_lost=lambda: os._exit(0),
+    )
+    return NestingExecutor(process)
 
 
 def _fork_if_possible() -> int | None:
@@ -121,8 +146,7 @@ def _child(
     message: ForkWorker,
     descriptors: list[int],
     daemon_pid: int,
-    welcome: Welcome,
-    mapping: Mapping,
+    worker: NestingExecutor,
 ) -> None:
     """Becomes a worker; never returns."""
     try:
@@ -139,10 +163,8 @@ def _child(
         if "numpy.random" in sys.modules:  # else it draws a seed of its own when it is imported
             sys.modules["numpy.random"].seed()
         os.environ.update(message.env)
-        _serve(message, socket.socket(fileno=daemon_fd), welcome, mapping)
+        _serve(message, socket.socket(fileno=daemon_fd), worker)
     except BaseException:  # noqa: BLE001  # a forked child must never return into the zygote
-        import traceback
-
         traceback.print_exc(file=sys.__stderr__)
     finally:
         os._exit(1)
@@ -169,27 +191,30 @@ def _await_adoption(daemon_pid: int, daemon_fd: int) -> None:
         os._exit(1)
 
 
-def _serve(message: ForkWorker, sock: socket.socket, welcome: Welcome, mapping: Mapping) -> None:
-    job_id = bytes(PROCESS_ID_BYTES)  # learned with the first owner; IDs hang on task IDs, not on it
-    process = Process(
-        process_id=message.process_id,
-        job_id=job_id,
-        endpoint=message.endpoint,
-        welcome=welcome,
-        mapping=mapping,
-        context=new_context(job_id, message.process_id, 0, "", Place("", 1)),
-        on_lost=lambda: os._exit(0),
-    )
+def _serve(message: ForkWorker, sock: socket.socket, worker: NestingExecutor) -> None:
+    process = worker.process
+    process.become(message.process_id, message.endpoint)
     set_current(process)
-    listener = listen(Path(message.endpoint))
-    executor = Executor(process, listener)
-    channel = process.loop.add(tuned(sock), "daemon", executor.on_daemon_message, process.on_daemon_lost)
+    worker.begin(listen(Path(message.endpoint)))
+    channel = process.loop.add(tuned(sock), "daemon", worker.on_daemon_message, process.on_daemon_lost)
     process.attach(channel)
     with process.loop.lock:
         process.tell_daemon(
-            Hello(PROTOCOL_VERSION, "worker", message.process_id, os.getpid(), job_id, message.endpoint)
+            Hello(
+                PROTOCOL_VERSION, "worker", message.process_id, os.getpid(), process.job_id, message.endpoint
+            )
         )
-    executor.run_forever()
+    try:
+        worker.run_forever()
+    except OSError as exc:
+        if exc.errno not in _NOT_OURS:
+            raise
+        with contextlib.suppress(OSError):
+            channel.close()
+        time.sleep(_CUT_OFF_S)  # the daemon sees that, and ends this process with a better reason than ours
+    except Exception:
+        process.pushed.push_now("worker_crash", f"A worker failed.\n{traceback.format_exc()}")
+        raise
 
 
 if __name__ == "__main__":

@@ -48,9 +48,16 @@ def test_counts_are_right_once_all_is_quiet() -> None:
     refs: list[Any] = [work.remote(n) for n in range(40)] + [parent.remote() for _ in range(3)]
     nbray.wait(refs, num_returns=len(refs))
 
-    right = {"submitted": 58, "running": 0, "finished": 54, "failed": 4, "retried": 0}
+    right = {"submitted": 58, "running": 0, "finished": 54, "failed": 4, "retried": 0, "cancelled": 0}
     until(lambda: counts() == right, f"the counts are {right}")
-    assert counts_of("work") == {"submitted": 55, "running": 55, "finished": 51, "failed": 4, "retried": 0}
+    assert counts_of("work") == {
+        "submitted": 55,
+        "running": 55,
+        "finished": 51,
+        "failed": 4,
+        "retried": 0,
+        "cancelled": 0,
+    }
     assert counts_of("parent")["submitted"] == 3
     assert nbray.status().to_dict()["events_dropped"] == 0
 
@@ -95,7 +102,14 @@ def test_task_whose_argument_failed_counts_as_failed_without_running() -> None:
     nbray.wait([ref])
 
     until(lambda: counts_of("use").get("failed") == 1, "it is counted")
-    assert counts_of("use") == {"submitted": 1, "running": 0, "finished": 0, "failed": 1, "retried": 0}
+    assert counts_of("use") == {
+        "submitted": 1,
+        "running": 0,
+        "finished": 0,
+        "failed": 1,
+        "retried": 0,
+        "cancelled": 0,
+    }
 
 
 def test_running_counts_what_runs_now(tmp_path: Any) -> None:

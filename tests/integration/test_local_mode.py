@@ -204,3 +204,14 @@ def test_nothing_is_kept_of_what_was_let_go() -> None:
         ray.get(double.remote(ray.put(i)))
 
     await_forgotten()
+
+
+def test_cancel_comes_too_late_for_every_task_and_refuses_what_was_put() -> None:
+    ref = double.remote(21)
+
+    ray.cancel(ref)
+    ray.cancel(ref, force=True)
+
+    assert ray.get(ref) == 42
+    with pytest.raises(TypeError, match="was put"):
+        ray.cancel(ray.put(1))

@@ -93,6 +93,10 @@ class OwnerMachine(RuleBasedStateMachine):
             able += [self.keep_promise]
         if self.refs:
             able += [self.drop]
+        if self.world.own or self.queued():
+            able += [self.run_one_here]
+        if self.made:
+            able += [self.cancel, self.cancel_what_is_pushed]
         if world.grantable():
             able += [self.grant, self.grant]
         if set(world.serving) - world.asked_back:
@@ -149,6 +153,35 @@ class OwnerMachine(RuleBasedStateMachine):
         del self.refs[a % len(self.refs)]
         if b % 2:
             self.world.objects.drain()
+
+    def cancel(self, a: int, b: int) -> None:
+        """Of all that were made, over or not; of the last ones more often."""
+        number = self.made - 1 - a % (self.made if b % 2 else min(4, self.made))
+        if a % 7 == 6:
+            for each in range(self.made):
+                self.world.cancel(ids.task_id(b"s" * 12, each), force=b % 4 == 3)
+        self.world.cancel(ids.task_id(b"s" * 12, number), force=b % 4 == 3)
+
+    def cancel_what_is_pushed(self, a: int, b: int) -> None:
+        """One that runs, or waits behind one that does; often its worker does not listen for a while."""
+        pushed = [task for lease in self.leases() for task in lease.inflight]
+        if pushed:
+            self.world.cancel(pushed[a % len(pushed)].task_id, force=b % 2 == 1)
+            self.world.pass_time([0.001, 0.3, 1.1][b % 3])
+
+    def queued(self) -> list[Task]:
+        return [t for t in self.world.submitter.tasks.tasks.values() if t.state is TaskState.QUEUED]
+
+    def run_one_here(self, a: int, b: int) -> None:
+        """Its owner runs it itself, as one that is blocked may have to; or did not come to it."""
+        world = self.world
+        if not world.own or (self.queued() and a % 2):
+            some = self.queued()
+            world.take_out(some[a % len(some)], b)
+        elif b % 4 == 3:
+            world.put_back(world.own[a % len(world.own)])
+        else:
+            world.answer_here(world.own[a % len(world.own)], failed=b % 4 == 2)
 
     # --- the daemon ----------------------------------------------------------------------------------
 
@@ -279,9 +312,22 @@ class OwnerMachine(RuleBasedStateMachine):
 
     def each_task_is_in_one_place(self) -> None:  # SC8
         pool, tasks = self.world.submitter.pool, self.world.submitter.tasks.tasks
-        queued = Counter(t.task_id for s in pool.shapes.values() for t in s.queue if t.shape == s.shape)
+        for shape in pool.shapes.values():
+            gone = [task for task in shape.queue if task.state is TaskState.CANCELLED]
+            assert len(gone) == shape.gone
+            assert not shape.queue or shape.queue[0] not in gone
+        queued = Counter(
+            t.task_id
+            for s in pool.shapes.values()
+            for t in s.queue
+            if t.shape == s.shape and t.state is not TaskState.CANCELLED
+        )
         pushed = Counter(task.task_id for lease in self.leases() for task in lease.inflight)
-        expected = {TaskState.WAITING: (0, 0), TaskState.QUEUED: (1, 0), TaskState.PUSHED: (0, 1)}
+        pushed.update(task.task_id for task in self.world.own)
+        expected = {
+            TaskState.WAITING: (0, 0), TaskState.QUEUED: (1, 0), TaskState.PUSHED: (0, 1),
+            TaskState.CANCELLING: (0, 1),
+        }  # fmt: skip
         for task in tasks.values():
             places = (queued[task.task_id], pushed[task.task_id])
             assert places == expected[task.state], f"{task.name} is {task.state} and {places}"
@@ -374,6 +420,8 @@ class OwnerMachine(RuleBasedStateMachine):
         try:
             while self.promised:
                 self.keep_promise(0, 0)
+            while world.own:
+                world.answer_here(world.own[0], failed=False)
             for _ in range(20 + self.made):
                 self.turn(work=True)
                 if not (len(world.submitter.tasks) or world.waiting or world.serving or world.readable()):

@@ -14,6 +14,8 @@ from unittest import mock
 
 import pytest
 
+from nbray.core import cancellation
+from nbray.core.cancellation import Cancellations
 from nbray.core.leases import (
     CancelRequest,
     Command,
@@ -22,9 +24,9 @@ from nbray.core.leases import (
     LeasePool,
     LeaseState,
     RequestLease,
-    ShapeQueue,
 )
 from nbray.core.references import Entry, ReferenceTable
+from nbray.core.task_queue import ShapeQueue
 from nbray.core.tasks import Task, TaskEvent, TaskState, TaskTable
 from tests.stateful.test_owner_machine import walks
 
@@ -33,7 +35,7 @@ WALKS = 500
 # Each takes the place of a method; the originals are at hand below their classes' names.
 original: dict[str, Any] = {
     name: getattr(cls, name)
-    for cls in (LeasePool, TaskTable)
+    for cls in (LeasePool, TaskTable, Cancellations)
     for name in vars(cls)
     if not name.startswith("__")
 }
@@ -170,6 +172,31 @@ def push_ahead_what_may_run_only_once(task: Task) -> bool:
     return False
 
 
+def leave_cancelled_tasks_where_they_are(shape: ShapeQueue) -> None:
+    pass
+
+
+def forget_the_cancel_of_a_pushed_task(table: TaskTable, task: Task) -> bool:
+    if task.state is TaskState.PUSHED:
+        return False
+    return bool(original["cancel"](table, task))
+
+
+def signal_whoever_runs(
+    some: Cancellations, cancel: Any, now_s: float, out: list[cancellation.Command]
+) -> float | None:
+    with mock.patch.object(cancel.lease, "inflight", deque([cancel.task])):
+        return original["_advance"](some, cancel, now_s, out)  # type: ignore[no-any-return]
+
+
+def queue_again_what_comes_back(
+    pool: LeasePool, lease: Lease, tasks: list[Task], now_s: float, out: list[Command]
+) -> None:
+    for task in tasks:
+        task.state = TaskState.PUSHED
+    original["handed_back"](pool, lease, tasks, now_s, out)
+
+
 def ignore(task: Task, value: object) -> None:
     pass
 
@@ -197,6 +224,11 @@ MUTATIONS: list[tuple[type, str, Callable[..., Any] | property]] = [
     (LeasePool, "housekeeping", forget_to_cancel_requests),
     (Task, "alone", property(push_ahead_what_may_run_only_once, ignore)),
     (LeasePool, "_ask", ask_for_more_than_there_is),
+    (ShapeQueue, "drop", leave_cancelled_tasks_where_they_are),
+    (ShapeQueue, "_uncover", leave_cancelled_tasks_where_they_are),
+    (TaskTable, "cancel", forget_the_cancel_of_a_pushed_task),
+    (LeasePool, "handed_back", queue_again_what_comes_back),
+    (Cancellations, "_advance", signal_whoever_runs),
 ]
 
 

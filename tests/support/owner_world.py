@@ -18,16 +18,21 @@ from typing import Any, cast
 from unittest import mock
 
 from nbray.core.leases import Lease, LeaseState
-from nbray.core.tasks import Task, TaskSpec
+from nbray.core.tasks import Task, TaskSpec, TaskState
 from nbray.model import ids
 from nbray.model.resources import Shape, to_shape
+from nbray.runtime import cancelling as cancelling_module
 from nbray.runtime import links as links_module
 from nbray.runtime import submitter as submitter_module
+from nbray.runtime.blocking import Wait
+from nbray.runtime.inlining import OwnTasks
 from nbray.runtime.links import Link
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
 from nbray.runtime.submitter import Submitter
+from nbray.runtime.waiting import Waiter
 from nbray.wire.base import Message
+from nbray.wire.cancel_messages import CancelTask, SignalWorker
 from nbray.wire.codec import decode_buffer, encode
 from nbray.wire.messages import (
     CancelLease,
@@ -112,8 +117,18 @@ class Worker:
         elif isinstance(message, TakeBack):
             given = [self.inbox.pop() for _ in range(min(message.count, len(self.inbox)))]
             self.say(HandBack(self.lease_id, [(m.task_id, m.attempt) for m in reversed(given)]))
+        elif isinstance(message, CancelTask):
+            self._cancel(message)
         else:
             assert isinstance(message, DefineFunction)
+
+    def _cancel(self, message: CancelTask) -> None:
+        named = (message.task_id, message.attempt)
+        for call in self.inbox:
+            if (call.task_id, call.attempt) == named:
+                self.inbox.remove(call)
+                self.say(HandBack(self.lease_id, [named]))
+                return
 
     def block(self) -> None:
         self.blocked = True
@@ -211,10 +226,16 @@ class World:
         self.answers: list[TaskAnswer] = []
         self.specs = 0
         self.retries: Counter[bytes] = Counter()
+        self.cancelled_tasks: set[bytes] = set()  # that were not over then
+        self.attempt_cancelled: dict[bytes, int] = {}
+        self.never_again: set[bytes] = set()  # cancelled before a worker had them
+        self.own: list[Task] = []  # that the owner runs itself
+        self.own_tasks = OwnTasks(self.submitter, self.objects)
         self.limits: dict[bytes, int] = {}
         self._patches: list[Any] = [
             mock.patch.object(submitter_module, "_monotonic", self._time),
             mock.patch.object(links_module, "connect", self._connect),
+            mock.patch.object(cancelling_module, "_monotonic", self._time),
         ]
         for patch in self._patches:
             patch.start()
@@ -254,6 +275,22 @@ class World:
             self.waiting.pop(message.lease_id, None)
         elif isinstance(message, ReturnLease):
             self._hear_return(message.lease_id)
+        elif isinstance(message, SignalWorker):
+            self._hear_signal(message)
+
+    def _hear_signal(self, message: SignalWorker) -> None:
+        """It may hit an attempt that was cancelled, and no other one that runs."""
+        worker = self.serving.get(message.lease_id)
+        if worker is None:  # it died, and the owner has not heard of it
+            return
+        lease = self.submitter.pool.by_id[message.lease_id]
+        assert lease.inflight[0].task_id in self.cancelled_tasks, "a signal for another task"
+        unread = any(isinstance(m, TasksDone) for m in worker.wire.to_owner) if worker.wire else False
+        running = worker.running
+        if running is not None and not unread and not worker.unsent:
+            assert running.task_id in self.cancelled_tasks, "it hits a task that nobody cancelled"
+        if message.number == 9:
+            self.kill(worker)
 
     def _hear_request(self, message: RequestLease) -> None:
         assert message.lease_id not in self.shape_of, "asked twice with one ID"
@@ -350,6 +387,7 @@ class World:
 
     def start(self, worker: Worker) -> None:
         worker.running = message = worker.inbox.popleft()
+        assert message.task_id not in self.never_again, "cancelled, and begun all the same"
         attempts = self.started.setdefault(message.task_id, [])
         attempts.append(message.attempt)
         limit = self.limits[message.task_id]
@@ -357,6 +395,43 @@ class World:
         assert limit < 0 or len(attempts) <= limit + 1 + (limit > 0), "started more often than it may"
         others = [w for w in self.workers if w is not worker and w.running is not None]
         assert all(w.running and w.running.task_id != message.task_id for w in others), "runs twice"
+        if len(attempts) > 1 and message.task_id in self.cancelled_tasks:
+            assert message.attempt <= self.attempt_cancelled[message.task_id], "cancelled, and begun anew"
+
+    def cancel(self, task_id: bytes, force: bool) -> None:
+        task = self.submitter.tasks.tasks.get(task_id)
+        if task is not None:
+            self.cancelled_tasks.add(task_id)
+            self.attempt_cancelled.setdefault(task_id, task.attempt)
+            if task.state in (TaskState.WAITING, TaskState.QUEUED):
+                self.never_again.add(task_id)
+        self.submitter.cancelling.cancel([task_id], force)
+        self.after_batch()
+
+    def take_out(self, task: Task, choice: int) -> None:
+        """Its owner is to run it itself, at the daemon's request or another."""
+        shape = self.submitter.pool.shapes[task.shape]
+        requests = [*shape.requests, b"none"]
+        lease_id = requests[choice % len(requests)]
+        wait = Wait([entry for entry in task.results if self.objects.is_alive(entry)], Waiter(1))
+        wait.waiter.remaining = len(wait.entries)
+        taken = self.own_tasks.take(wait, lease_id)
+        assert taken is (task if wait.entries else None)
+        if taken is not None:
+            self.own.append(task)
+        self.after_batch()
+
+    def put_back(self, task: Task) -> None:
+        self.own.remove(task)
+        self.own_tasks.put_back(task)
+        self.after_batch()
+
+    def answer_here(self, task: Task, failed: bool) -> None:
+        self.own.remove(task)
+        self.started.setdefault(task.task_id, []).append(task.attempt)
+        results: list[Any] = [b"answer of attempt %d" % task.attempt] * task.num_returns
+        self.own_tasks.answered(task, results, failed)
+        self.after_batch()
 
     def finish(self, worker: Worker, execution_us: int, failed: bool) -> None:
         message, worker.running = worker.running, None

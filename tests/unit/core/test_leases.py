@@ -14,8 +14,6 @@ import pytest
 
 from nbray.core.leases import (
     LINGER_S,
-    PIPELINE_MAX,
-    PIPELINE_US,
     SLOW_S,
     CancelRequest,
     Command,
@@ -25,9 +23,9 @@ from nbray.core.leases import (
     LeaseState,
     Push,
     RequestLease,
-    ShapeQueue,
     TakeBack,
 )
+from nbray.core.task_queue import PIPELINE_MAX, PIPELINE_US, ShapeQueue
 from nbray.core.tasks import Task, TaskEvent, TaskSpec, TaskState
 from nbray.model.resources import Shape
 

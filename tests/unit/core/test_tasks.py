@@ -179,8 +179,10 @@ def test_illegal_event_is_refused_with_task_state_and_what_was_allowed() -> None
 
 def test_every_state_can_be_reached_and_every_living_one_left() -> None:
     assert {S.WAITING, *TABLE.values()} == set(S)
-    assert {state for state, _event in TABLE} == set(S) - {S.DONE, S.FAILED}
+    assert {state for state, _event in TABLE} == set(S) - {S.DONE, S.FAILED, S.CANCELLED}
 
 
-def test_every_task_that_is_not_over_can_be_given_up() -> None:
-    assert {state for state, event in TABLE if event is E.GIVEN_UP} == set(S) - {S.DONE, S.FAILED}
+def test_every_task_that_is_not_over_can_be_given_up_or_cancelled() -> None:
+    given_up = {state for state, event in TABLE if event is E.GIVEN_UP}
+    assert given_up == set(S) - {S.DONE, S.FAILED, S.CANCELLING, S.CANCELLED}
+    assert {state for state, event in TABLE if event is E.CANCEL} == given_up | {S.CANCELLING}

@@ -241,6 +241,48 @@ def test_blocked_processes_count_as_processes() -> None:
     assert host.pool.snapshot()["leased"] == 1
 
 
+def test_in_need_there_may_be_more_than_the_cap_until_they_idle() -> None:
+    host = Host(cap=1)
+    host.pool = WorkerPool(0, 1, 2)
+    host.serve("a", "p")
+    host.pool.blocked(b"p")
+    assert host.need("child") == []
+    assert host.pool.is_exhausted()
+    assert host.pool.may_exceed()
+
+    host.pool.exceed(host.out)
+
+    assert host.heard() == [Start(1)]
+    assert not host.pool.is_exhausted()
+    assert not host.pool.may_exceed()
+    host.start("q")
+    assert host.register("q") == [assign("child", "q", True)]
+    assert host.release("q") == []
+    host.pool.trim(0.5, 60.0, host.out)
+    assert host.heard() == []
+    host.pool.trim(1.5, 60.0, host.out)
+    assert host.heard() == [Retire(b"q")]
+
+
+def test_no_more_idle_processes_are_retired_early_than_exceed_the_cap() -> None:
+    host = Host()
+    host.pool = WorkerPool(0, 2, 4)
+    for lease, process in (("a", "p"), ("b", "q")):
+        host.serve(lease, process)
+        host.pool.blocked(process.encode())
+    assert host.need("c") == []
+    host.pool.exceed(host.out)
+    host.start("r")
+    host.register("r")
+    for process in "pqr":
+        host.release(process)
+
+    host.heard()
+    host.pool.trim(10.0, 60.0, host.out)
+
+    assert len(host.heard()) == 1
+
+
 # --- death ---------------------------------------------------------------------------------------------
 
 

@@ -23,7 +23,14 @@ def test_tasks_are_counted_per_state() -> None:
     log.add(OWNER, [task(1, "submitted"), task(2, "submitted"), task(3, "submitted")])
     log.add(RUNNER, [task(1, "running"), task(1, "finished"), task(2, "running")])
 
-    assert log.tasks() == {"submitted": 3, "running": 1, "finished": 1, "failed": 0, "retried": 0}
+    assert log.tasks() == {
+        "submitted": 3,
+        "running": 1,
+        "finished": 1,
+        "failed": 0,
+        "retried": 0,
+        "cancelled": 0,
+    }
 
 
 def test_tasks_are_counted_per_function() -> None:
@@ -35,8 +42,8 @@ def test_tasks_are_counted_per_function() -> None:
     log.add(RUNNER, [task(2, "running", "train"), task(2, "failed", "train")])
 
     assert log.tasks_by_name() == {
-        "load": {"submitted": 1, "running": 0, "finished": 0, "failed": 0, "retried": 0},
-        "train": {"submitted": 2, "running": 1, "finished": 0, "failed": 1, "retried": 0},
+        "load": {"submitted": 1, "running": 0, "finished": 0, "failed": 0, "retried": 0, "cancelled": 0},
+        "train": {"submitted": 2, "running": 1, "finished": 0, "failed": 1, "retried": 0, "cancelled": 0},
     }
 
 
@@ -63,7 +70,7 @@ def test_task_that_was_over_in_a_moment_counts_as_run_by_its_last_row_alone() ->
     log.add(RUNNER, [task(1, "finished", detail={RAN_US: 12}), task(2, "failed", detail={RAN_US: 3})])
 
     assert log.tasks_by_name()["train"] == {
-        "submitted": 0, "running": 2, "finished": 1, "failed": 1, "retried": 0,
+        "submitted": 0, "running": 2, "finished": 1, "failed": 1, "retried": 0, "cancelled": 0,
     }  # fmt: skip
     assert log.tasks()["running"] == 0
 

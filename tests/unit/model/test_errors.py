@@ -48,7 +48,7 @@ EXAMPLES: list[NbrayError] = [
     errors.UnknownObjectError(b"o" * 20),
     RayTimeoutError(object_id=b"o" * 20, timeout_s=5.0, why="Task f waits for 2 GPUs."),
     SerializationError(path="args[1].lock", type_name="_thread.lock", reason="TypeError: cannot"),
-    errors.BlockingCallError(),
+    errors.BlockingCallError("nbray.get() would block the event loop. Await it."),
     errors.OptionError(), errors.ReservedNameError("resources may not name CPU: use num_cpus."),
 ]  # fmt: skip
 
@@ -109,7 +109,8 @@ def test_a_dead_worker_names_task_attempt_signal_and_the_last_lines() -> None:
     assert "worker (pid 41, node ab12) was killed by SIGKILL" in text
     assert "task train 3fa19c77 (attempt 2 of 4)" in text
     assert "line 99" in text
-    assert "line 87\n" not in text
+    assert "line 80\n" in text
+    assert "line 79\n" not in text
     assert "out of memory" in text
 
 

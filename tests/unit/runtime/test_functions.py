@@ -116,3 +116,8 @@ def test_what_cannot_be_imported_says_so_each_time() -> None:
     for _ in range(2):
         with pytest.raises(SerializationError, match=r"f was not imported properly.*named 'not_there'"):
             imports.load(b"key")
+
+
+def test_a_call_of_a_function_whose_code_never_came_is_a_typed_error() -> None:
+    with pytest.raises(SerializationError, match="never came to this worker"):
+        Imports().load(b"k" * 16)

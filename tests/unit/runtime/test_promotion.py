@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from nbray.core.references import Entry
 from nbray.runtime.promotion import Promotions
+from nbray.runtime.refs import Home
 from nbray.runtime.slabs import SlabWriter
 from nbray.store.mapping import Mapping
 from nbray.wire.base import (
@@ -58,8 +59,8 @@ class Desk:
         self.armed: list[float] = []
         self.memory = Memory()
         self.slabs = SlabWriter(self.said.append)
+        self.home = Home(b"me", lambda: None)
         self.promotions = Promotions(
-            b"me",
             self,
             self.said.append,
             self.slabs,

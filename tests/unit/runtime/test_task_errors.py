@@ -32,6 +32,7 @@ from nbray.runtime.task_errors import (
     references_in,
     serialize_error,
     serialize_system_error,
+    text_of,
 )
 
 
@@ -578,3 +579,14 @@ def test_an_error_with_references_can_be_read_without_a_session(
 
     assert isinstance(error, ValueError)
     assert "bad" in str(error)
+
+
+def test_the_text_of_an_error_is_told_without_reading_what_is_the_users() -> None:
+    class Trap(Exception):
+        def __setstate__(self, state: Any) -> None:
+            raise AssertionError("it was read")
+
+    assert text_of(failing(Trap("kept"))) == str(arriving(Trap("kept")))
+    died = RayWorkerError(task_name="f", term_signal=11)
+    assert text_of(serialize_system_error(died)) == str(died)
+    assert "could not be read" in text_of(b"damaged")

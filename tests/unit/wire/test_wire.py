@@ -29,6 +29,7 @@ from nbray.wire.base import (
     Value,
 )
 from nbray.wire.codec import HEADER, HEADER_BYTES, decode_buffer, encode
+from nbray.wire.error_messages import ErrorRow
 from nbray.wire.memory_messages import EntryFacts, Origin, ProcessFacts, StoredFacts
 from nbray.wire.messages import (
     ALL,
@@ -117,6 +118,11 @@ NUMBERS = [
     "DescribeEntries",
     "EntriesDescribed",
     "MemoryReport",
+    "PushError",
+    "ErrorPushed",
+    "GetErrors",
+    "Errors",
+    "LinkLost",
     "CreateActor",
     "FailActor",
     "StartActor",
@@ -132,6 +138,11 @@ NUMBERS = [
     "ActorNamed",
     "GetActors",
     "ActorList",
+    "CancelTask",
+    "CancelOf",
+    "SignalWorker",
+    "RunInline",
+    "InlineDeclined",
 ]
 
 # Plain data as it arrives: msgpack knows neither tuples nor sets.
@@ -160,6 +171,7 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
         bytes: small_bytes,
         str: st.text(max_size=20),
         bool: st.booleans(),
+        float: st.floats(allow_nan=False),
         Any: plain,
         Descriptor: descriptors,
         OwnerAddress: addresses,
@@ -172,7 +184,7 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
     }
     if annotation in known:
         return known[annotation]
-    if annotation in (ActorFacts, ActorSpec, Origin, EntryFacts, ProcessFacts, StoredFacts):
+    if annotation in (ActorFacts, ActorSpec, ErrorRow, Origin, EntryFacts, ProcessFacts, StoredFacts):
         return st.builds(annotation, *(values_of(field.type) for field in msgspec.structs.fields(annotation)))
     origin, arguments = annotation.__origin__, annotation.__args__
     if origin is dict:

@@ -1,0 +1,50 @@
+"""What programs find as ``ray.exceptions``: every error, under the names of all releases.
+
+Called by:  users.
+Imports:    nbray.model.errors.
+Never:      defines an error.
+"""
+
+from __future__ import annotations
+
+from nbray.model.errors import (
+    ClusterNotFoundError,
+    ForkedProcessError,
+    GetTimeoutError,
+    NbrayError,
+    ObjectLostError,
+    ObjectStoreFullError,
+    OptionError,
+    OwnerDiedError,
+    PlatformError,
+    ProtocolError,
+    RayActorError,
+    RayCancellationError,
+    RayConnectionError,
+    RayError,
+    RayGetArgumentError,
+    RayGetError,
+    RayletError,
+    RayTaskError,
+    RayTimeoutError,
+    RayWorkerError,
+    RedisNotFoundError,
+    ReservedNameError,
+    SerializationError,
+    SessionStartError,
+    SocketPathError,
+    StaleSessionError,
+    TaskCancelledError,
+    UnknownObjectError,
+    UnreconstructableError,
+    WorkerCrashedError,
+)
+
+__all__ = [
+    "ClusterNotFoundError", "ForkedProcessError", "GetTimeoutError", "NbrayError", "ObjectLostError",
+    "ObjectStoreFullError", "OptionError", "OwnerDiedError", "PlatformError", "ProtocolError",
+    "RayActorError", "RayCancellationError", "RayConnectionError", "RayError", "RayGetArgumentError",
+    "RayGetError", "RayTaskError", "RayTimeoutError", "RayWorkerError", "RayletError", "RedisNotFoundError",
+    "ReservedNameError", "SerializationError", "SessionStartError", "SocketPathError", "StaleSessionError",
+    "TaskCancelledError", "UnknownObjectError", "UnreconstructableError", "WorkerCrashedError",
+]  # fmt: skip
