@@ -133,3 +133,48 @@ def test_task_that_lasts_has_its_rows_among_thousands_that_do_not() -> None:
     rows += desk.ship()
 
     assert [row[STATE] for row in rows if row[2] == b"long"] == ["running", "finished"]
+
+
+def test_calls_that_overlap_end_in_any_order_and_are_one_row_each() -> None:
+    desk = Desk()
+
+    for task_id in (b"t1", b"t2", b"t3"):
+        desk.recorder.begin_call(task_id, TRAIN)
+    for task_id in (b"t2", b"t3", b"t1"):
+        desk.recorder.end_call(task_id, "finished")
+
+    rows = desk.ship()
+    assert [(row[2], row[STATE]) for row in rows] == [(t, "finished") for t in (b"t2", b"t3", b"t1")]
+    assert all(row[DETAIL][RAN_US] >= 0 for row in rows)
+
+
+def test_calls_that_overlap_and_last_are_reported_once_each_while_they_run() -> None:
+    desk = Desk()
+    desk.recorder.begin_call(b"t1", TRAIN)
+    desk.recorder.begin_call(b"t2", TRAIN)
+
+    running = desk.ship()
+    desk.recorder.begin_call(b"t3", TRAIN)
+    desk.recorder.end_call(b"t1", "failed")
+    later = desk.ship()
+
+    assert sorted((row[2], row[STATE]) for row in running) == [(b"t1", "running"), (b"t2", "running")]
+    assert sorted((row[2], row[STATE]) for row in later) == [(b"t1", "failed"), (b"t3", "running")]
+
+
+def test_sums_are_right_however_many_calls_overlap() -> None:
+    desk = Desk()
+
+    for start in range(0, 5_000, 500):
+        numbers = [number.to_bytes(4, "big") for number in range(start, start + 500)]
+        for number in numbers:
+            desk.recorder.begin_call(number, TRAIN)
+        if start == 2_000:
+            with desk.lock:
+                desk.recorder.ship()
+        for number in numbers:
+            desk.recorder.end_call(number, "finished")
+    with desk.lock:
+        desk.recorder.ship()
+
+    assert (counts(desk)["running"], counts(desk)["finished"]) == (5_000, 5_000)
