@@ -114,9 +114,11 @@ class AsyncHost(CallHost):
             return
         if is_construction(running):
             self._is_constructed = not outcome[1]
-        if not self._ended:
-            self._events.call_soon(self._settle)
         self._ended.append(self.end(running, outcome))
+        if len(self.running) == 1:  # nothing else runs that could end in this turn
+            self._settle()
+        elif len(self._ended) == 1:
+            self._events.call_soon(self._settle)
 
     async def _attempt(self, running: Running) -> Outcome:
         """As the executor's; its frames and values are gone when this returns."""

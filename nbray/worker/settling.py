@@ -60,11 +60,14 @@ class Settling:
 
     Args:
         answer_nobody: takes calls whose link leads nowhere; lock held.
-        over: set by who wants to know: called, lock held, when nothing waits any more.
+
+    ``over``, set by who wants to know, is called when nothing waits any more; ``may_linger`` says whether more
+    answers come soon, so that these may wait for up to a millisecond to leave with them. Both lock held.
     """
 
     def __init__(self, process: Process, tidying: Tidying, answer_nobody: Callable[[Settled], None]) -> None:
         self.over: Callable[[], None] = lambda: None
+        self.may_linger: Callable[[], bool] = lambda: False
         self._process = process
         self._loop = process.loop
         self._table = process.objects.table
@@ -118,5 +121,6 @@ class Settling:
             first = answer.results[0] if answer.results else b""
             now = len(channel.rows) >= _BATCH_MAX or type(first) is not bytes or len(first) > _BULKY_BYTES
             loop.send_rows(channel, [answer], now=now)
+        now = not self.may_linger()
         for channel in used.values():
-            loop.send_rows(channel, [], now=True)
+            loop.send_rows(channel, [], now=now)

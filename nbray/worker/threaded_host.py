@@ -33,6 +33,7 @@ class ThreadedHost(CallHost):
         self._idle: deque[Waiter] = deque()  # who waits for longest is first: it reads the sockets
         self._last: Waiter | None = None  # an actor that is leaving waits here for its last call
         self._settling.over = self._look_whether_over
+        self._settling.may_linger = lambda: hands.waiting() > 0
 
     def run_forever(self) -> NoReturn:
         self._work(was_called=True)
