@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
+    from nbray.api.explaining import why
     from nbray.api.looking import memory, objects
     from nbray.api.modes import LOCAL_MODE, PYTHON_MODE, SCRIPT_MODE, SILENT_MODE, WORKER_MODE
     from nbray.api.objects import get, put, wait
     from nbray.api.serializers import register_custom_serializer
     from nbray.api.session import init, is_initialized, shutdown, status
     from nbray.api.tasks import RemoteFunction, remote
+    from nbray.model.ending_errors import OutOfMemoryError, RayOutOfMemoryError, TaskTimeoutError
     from nbray.model.errors import (
         ClusterNotFoundError,
         GetTimeoutError,
@@ -77,12 +79,14 @@ __version__ = "0.1.0"
 #: must not pay for (or even load) what users call: so nothing is imported before it is asked for.
 _HOMES = {
     "nbray.api.classic_worker": ("get_webui_url",),
+    "nbray.api.explaining": ("why",),
     "nbray.api.looking": ("memory", "objects"),
     "nbray.api.modes": ("LOCAL_MODE", "PYTHON_MODE", "SCRIPT_MODE", "SILENT_MODE", "WORKER_MODE"),
     "nbray.api.objects": ("get", "put", "wait"),
     "nbray.api.serializers": ("register_custom_serializer",),
     "nbray.api.session": ("init", "is_initialized", "shutdown", "status"),
     "nbray.api.tasks": ("RemoteFunction", "remote"),
+    "nbray.model.ending_errors": ("OutOfMemoryError", "RayOutOfMemoryError", "TaskTimeoutError"),
     "nbray.runtime.identifiers": (
         "ActorCheckpointID", "ActorClassID", "ActorID", "ClientID", "FunctionID", "JobID", "TaskID",
         "UniqueID", "WorkerID",
@@ -144,11 +148,12 @@ def __dir__() -> list[str]:
 __all__ = [
     "LOCAL_MODE", "PYTHON_MODE", "SCRIPT_MODE", "SILENT_MODE", "WORKER_MODE", "ActorCheckpointID",
     "ActorClassID", "ActorID", "ClientID", "ClusterNotFoundError", "FunctionID", "GetTimeoutError", "JobID",
-    "NbrayError", "ObjectID", "ObjectRef", "ObjectStoreFullError", "OptionError", "OwnerDiedError",
-    "PlatformError", "ProtocolError", "RayActorError", "RayCancellationError", "RayConnectionError",
-    "RayError", "RayGetArgumentError", "RayGetError", "RayTaskError", "RayTimeoutError", "RayWorkerError",
-    "RayletError", "RedisNotFoundError", "RemoteFunction", "ReservedNameError", "SerializationError",
-    "SessionStartError", "SocketPathError", "StaleSessionError", "TaskID", "UniqueID", "UnknownObjectError",
+    "NbrayError", "ObjectID", "ObjectRef", "ObjectStoreFullError", "OptionError", "OutOfMemoryError",
+    "OwnerDiedError", "PlatformError", "ProtocolError", "RayActorError", "RayCancellationError",
+    "RayConnectionError", "RayError", "RayGetArgumentError", "RayGetError", "RayOutOfMemoryError",
+    "RayTaskError", "RayTimeoutError", "RayWorkerError", "RayletError", "RedisNotFoundError",
+    "RemoteFunction", "ReservedNameError", "SerializationError", "SessionStartError", "SocketPathError",
+    "StaleSessionError", "TaskID", "TaskTimeoutError", "UniqueID", "UnknownObjectError",
     "UnreconstructableError", "WorkerID", "get", "init", "is_initialized", "memory", "objects",
-    "put", "register_custom_serializer", "remote", "shutdown", "status", "wait",
+    "put", "register_custom_serializer", "remote", "shutdown", "status", "wait", "why",
 ]  # fmt: skip

@@ -35,6 +35,7 @@ from nbray.node.describing import Describing
 from nbray.node.event_feed import EventFeed
 from nbray.node.snapshot import snapshot
 from nbray.node.storage import available_memory, spill_plan
+from nbray.node.watching import Watching
 from nbray.node.workers import WorkerExit, WorkerHandle, Workers
 from nbray.store.arena import Arena
 from nbray.store.budget import MemoryBudget
@@ -98,7 +99,6 @@ class NodeDaemon:
         self._scheduler = Scheduler(start.resources)
         self._pool = WorkerPool(min(cpus, _PRESTARTED_MAX), cpus + _BLOCKED_PER_CPU * cpus + _BLOCKED_EXTRA)
         self._events = EventFeed(start.node_id, control.publish_events, self._loop.call_later)
-        self._told_stuck = False
         self._burials = Burials()
         self.workers = Workers(
             self._session_dir, self._on_message, self._on_worker_exit, self._on_worker_lines,
@@ -114,8 +114,14 @@ class NodeDaemon:
             start.node_id, self._processes, self._send_to, self._loop.call_later, self._store.overview,
             self._store.stats,
         )  # fmt: skip
+        self._watching = Watching(
+            budget, start.memory_threshold, self._scheduler, self._pool, lambda: self.workers,
+            self._events.log, self._processes, lambda: self._driver_id, self._send_to, self._loop.call_later,
+            lambda: self._store.cool(_COOL_BYTES), self._find_worker,
+        )  # fmt: skip
         self._handlers: dict[type[Message], Callable[[Peer, Any], None]] = {
             **self._describing.handlers,
+            **self._watching.handlers,
             Hello: self._on_hello,
             RequestLease: self._on_request_lease,
             CancelLease: self._on_cancel_lease,
@@ -151,6 +157,7 @@ class NodeDaemon:
         self._pool.warm_up(commands)
         self._perform_pool(commands)
         loop.call_later(_TICK_S, self._tick)
+        self._watching.begin()
         try:
             await self._stopped.wait()
         finally:
@@ -306,18 +313,7 @@ class NodeDaemon:
             self._events.record(WORKER, peer.process_id, "blocked")
             self._scheduler.blocked(message.lease_id, commands)
             self._perform(commands)
-            self._tell_if_stuck()
-
-    def _tell_if_stuck(self) -> None:
-        """No silent hang: nested tasks that wait for each other may need more processes than may be."""
-        pool = self._pool.snapshot()
-        if pool["waiting_leases"] and pool["blocked"] >= pool["cap"] and not self._told_stuck:
-            self._told_stuck = True
-            self._tell_people(
-                f"nbray: all {pool['blocked']} worker processes wait for tasks that they started, and "
-                "no more may be made: this will not end by itself. Nest less deeply, or give init() "
-                "more num_cpus (5 processes for each, and 16)."
-            )
+            self._watching.tell_if_full()
 
     def _on_unblocked(self, peer: Peer, message: Unblocked) -> None:
         if self._pool.serves(peer.process_id) == message.lease_id:
@@ -337,15 +333,23 @@ class NodeDaemon:
     def _perform(self, commands: list[lease_requests.Command]) -> None:
         pool_commands: list[worker_process.Command] = []
         for command in commands:
-            owner = self._scheduler.owner_of(command.lease_id)
             if isinstance(command, lease_requests.Admit):
-                self._pool.need(command.lease_id, self._start.job_id, pool_commands)
+                if not self._watching.memory.holds_back(command.lease_id):
+                    self._pool.need(command.lease_id, self._start.job_id, pool_commands)
             elif isinstance(command, lease_requests.Infeasible):
-                self._send_to(owner or b"", LeaseInfeasible(command.lease_id, command.text))
+                # People read the driver's lines only, whichever process asked.
+                self._send_to(self._driver_id, LeaseInfeasible(command.lease_id, command.text))
             else:
                 when_idle = type(command) is lease_requests.Spare
                 self._send_to(command.owner, ReclaimLease(command.lease_id, when_idle))
         self._perform_pool(pool_commands)
+
+    def _find_worker(self, lease_id: bytes) -> None:
+        """An admitted lease was held back, and is not any more."""
+        if self._scheduler.owner_of(lease_id) is not None:
+            commands: list[worker_process.Command] = []
+            self._pool.need(lease_id, self._start.job_id, commands)
+            self._perform_pool(commands)
 
     def _perform_pool(self, commands: list[worker_process.Command]) -> None:
         for command in commands:
@@ -435,10 +439,11 @@ class NodeDaemon:
 
     def _bury(self, ended: WorkerExit, lease_id: bytes | None, owner: bytes | None) -> None:
         """Nothing runs any more for the sake of this process."""
+        cause, facts = self._watching.cause_of(ended, owner)
         if lease_id is not None and owner is not None:
             lost = WorkerLost(
                 lease_id, ended.handle.process_id, ended.handle.pid, ended.exit_code, ended.term_signal,
-                ended.stderr_tail,
+                ended.stderr_tail, cause, facts,
             )  # fmt: skip
             self._send_to(owner, lost)
         self._store.process_lost(ended.handle.process_id)

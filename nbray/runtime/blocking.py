@@ -31,6 +31,11 @@ class BlockingCount:
         if changed:
             self._told(blocking)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether any wait is under way."""
+        return self._depth > 0
+
     def end(self) -> None:
         """The task is over. Waits that it left unfinished, in an event loop say, are nobody's any more."""
         with self._lock:

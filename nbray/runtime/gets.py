@@ -49,6 +49,8 @@ class Gets:
         why: Callable[[Entry], str],
     ) -> None:
         self.on_blocking: Callable[[bool], None] | None = None  # set by workers: a task (un)blocks
+        #: What the running task waits for, and which entries it stands at.
+        self.awaited: tuple[Waiter, list[Entry]] | None = None
         self._host = host
         self._loop = loop
         self._objects = objects
@@ -194,6 +196,7 @@ class Gets:
                 objects.await_entries(still, waiter)
             is_task = on_blocking is not None and threading.get_ident() == self._main
             if is_task and (deadline_s is None or deadline_s > _monotonic()):
+                self.awaited = (waiter, still)
                 on_blocking(True)  # type: ignore[misc]  # is_task says that it is there
             else:
                 is_task = False
@@ -202,6 +205,7 @@ class Gets:
                     pass  # a handler of the user's own that returns lets the wait go on
             finally:
                 if is_task:
+                    self.awaited = None
                     on_blocking(False)  # type: ignore[misc]
                 if not waiter.done:
                     with loop.lock:

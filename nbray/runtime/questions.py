@@ -17,6 +17,7 @@ from nbray.wire.base import Message
 from nbray.wire.memory_messages import MemoryReport
 from nbray.wire.messages import Status
 from nbray.wire.object_messages import ObjectsPinned
+from nbray.wire.waiting_messages import WaitsReport
 
 _DEADLINE_S = 10.0
 
@@ -58,7 +59,7 @@ class Questions:
             raise RayTimeoutError(timeout_s=_DEADLINE_S, why="The node daemon did not answer.")
         return answers[0] if answers else None
 
-    def answered(self, message: Status | ObjectsPinned | MemoryReport) -> None:
+    def answered(self, message: Status | ObjectsPinned | MemoryReport | WaitsReport) -> None:
         """Lock held."""
         question = self._open.pop(message.request_id, None)
         if question is not None:

@@ -21,18 +21,19 @@ from nbray.model.errors import NbrayError
 from nbray.model.limits import PROTOCOL_VERSION
 from nbray.model.resources import CPU, UNIT, Shape
 from nbray.runtime.functions import Exports
+from nbray.runtime.links import Link
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
 from nbray.runtime.parcels import Parcels
 from nbray.runtime.recomputing import Recomputing
+from nbray.runtime.relief import Relief
 from nbray.runtime.task_arguments import MANY, TaskArguments
+from nbray.runtime.task_errors import serialize_system_error
+from nbray.runtime.time_limits import TimeLimits
 from nbray.runtime.worker_errors import worker_error
 from nbray.transport.channel import Channel
 from nbray.transport.sockets import connect
-from nbray.wire.base import (
-    Descriptor,
-    Message,
-)
+from nbray.wire.base import Descriptor, Message
 from nbray.wire.codec import encode
 from nbray.wire.messages import (
     CancelLease,
@@ -61,19 +62,6 @@ _TICK_S = 0.025
 _CAUSE_DEADLINE_S = 10.0
 #: A call with more arguments than this does not wait for a batch.
 _BULKY_BYTES = 4096
-
-
-class Link:
-    """A connection to one worker. It stays open between leases."""
-
-    __slots__ = ("channel", "functions", "lease", "process_id", "specs")
-
-    def __init__(self, process_id: bytes) -> None:
-        self.process_id = process_id
-        self.channel: Channel | None = None
-        self.functions: set[bytes] = set()  # that it was told
-        self.specs: set[int] = set()
-        self.lease: Lease | None = None
 
 
 class Submitter:
@@ -114,6 +102,8 @@ class Submitter:
         self._touched: list[Lease] = []
         self._doomed: deque[tuple[Task, bytes]] = deque()  # an argument of theirs is an error
         self._dying: dict[bytes, tuple[Lease, float]] = {}  # socket closed, cause still to come
+        self.relief = Relief(self._place, loop.arm)
+        self.time_limits = TimeLimits(self.pool, tell_daemon)
 
     def attach(self, objects: Objects) -> None:
         """Whose values the tasks take and make."""
@@ -256,7 +246,14 @@ class Submitter:
         threads = max(1, dict(spec.shape).get(CPU, 0) // UNIT)
         frames += encode(
             DefineTask(
-                spec.spec_id, spec.function_id, spec.name, spec.num_returns, spec.depth, spec.cell, threads
+                spec.spec_id,
+                spec.function_id,
+                spec.name,
+                spec.num_returns,
+                spec.depth,
+                spec.cell,
+                threads,
+                spec.max_retries,
             )
         )
         self._loop.send(channel, frames, now=False)
@@ -455,7 +452,8 @@ class Submitter:
         for task in running:
             if self.tasks.worker_lost(task):
                 self._record(task.task_id, "retried", task.spec)
-                self.pool.requeue(task, now_s, commands)
+                if not self.relief.keeps(task, cause, now_s):
+                    self.pool.requeue(task, now_s, commands)
             else:
                 failed.append(task)
         # First these: a failure may free others to be pushed, and pushes leave in their order.
@@ -480,8 +478,6 @@ class Submitter:
         self._loop.arm(_monotonic() + _TICK_S)  # to cancel the other requests of this shape
 
     def _fail(self, task: Task, error: NbrayError) -> None:
-        from nbray.runtime.task_errors import serialize_system_error
-
         self._finish(task, serialize_system_error(error), True)
 
     # --- time passes -------------------------------------------------------------------------------------
@@ -490,6 +486,8 @@ class Submitter:
         for lease, deadline_s in list(self._dying.values()):
             if now_s >= deadline_s:
                 self._bury(lease, None)
+        self.relief.housekeeping(now_s)
+        self.time_limits.check(now_s)
         commands: list[Command] = []
         again = self.pool.housekeeping(now_s, commands)
         self._perform(commands)

@@ -79,6 +79,10 @@ class AllOf(Waiter):
         self.remaining = 1
         return None if self._is_broken or not missing else missing[-1]
 
+    def missing(self) -> list[Entry]:
+        """Those that are not there."""
+        return [entry for entry in self._missing if entry.value is None]
+
     def failed(self, entry: Entry) -> None:
         """An object came as an error: is it one of ours?"""
         if self._members is None:

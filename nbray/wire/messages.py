@@ -1,7 +1,7 @@
 """Every message that nbray's processes exchange.
 
 Called by:  core, store, runtime, node, worker, which build and match on them.
-Imports:    msgspec, wire.base, wire.memory_messages, wire.object_messages.
+Imports:    msgspec, wire.base, wire.memory_messages, wire.object_messages, wire.waiting_messages.
 Never:      carries a large payload (a Descriptor does) or an object that must be unpickled to route it.
 
 Three conversations, all over frames of ``wire.codec``:
@@ -55,6 +55,15 @@ from nbray.wire.object_messages import (
     Unheld,
     UnpinObjects,
 )
+from nbray.wire.waiting_messages import (
+    DescribeWaits,
+    EndAttempt,
+    GetWaits,
+    MemoryEased,
+    Notice,
+    WaitsDescribed,
+    WaitsReport,
+)
 
 
 class OwnerAddress(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -96,6 +105,7 @@ class Welcome(Message):
     resources: dict[str, int]
     redis_endpoint: str
     redis_origin: str
+    task_timeout_s: float = 0.0  # of tasks that say nothing else; 0: none
 
 
 class StartFailed(Message):
@@ -126,6 +136,8 @@ class StartNode(Message):
     entrypoint: str
     cwd: str
     umask: int
+    memory_threshold: float = 1.0  # above this share of the memory in use tasks are ended; 1: never
+    task_timeout_s: float = 0.0
 
 
 class Shutdown(Message):
@@ -191,7 +203,10 @@ class ReclaimLease(Message):
 
 
 class WorkerLost(Message):
-    """Daemon -> lease owner: the worker's process is gone. ``term_signal`` 0 means it exited."""
+    """Daemon -> lease owner: the worker's process is gone. ``term_signal`` 0 means it exited.
+
+    ``cause``: why it was ended, as in ``wire.waiting_messages``, with the fields of the error; "" if unknown.
+    """
 
     lease_id: bytes
     process_id: bytes
@@ -199,6 +214,8 @@ class WorkerLost(Message):
     exit_code: int
     term_signal: int
     stderr_tail: str
+    cause: str = ""
+    facts: dict[str, Any] = {}  # noqa: RUF012  # msgspec copies it
 
 
 class Blocked(Message):
@@ -302,6 +319,7 @@ class DefineTask(Message):
     depth: int
     cell: str
     threads: int  # that numeric libraries may use in it
+    max_retries: int = 0
 
 
 class TaskCall(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -405,4 +423,5 @@ ALL: tuple[type[Message], ...] = (
     HoldObjects, ReleaseHolds, SendParcel, EndParcels, SettleParcels, ParcelsSettled, LetGo, Unheld,
     RecallObjects, ObjectsYielded, DropObjects, ObjectsLost,
     GetMemory, DescribeEntries, EntriesDescribed, MemoryReport,
+    GetWaits, DescribeWaits, WaitsDescribed, WaitsReport, Notice, EndAttempt, MemoryEased,
 )  # fmt: skip

@@ -83,7 +83,7 @@ Outcome = tuple[list[Value], bool]
 class Known:
     """What an owner told of a kind of calls, and the function once it was loaded."""
 
-    __slots__ = ("cell", "function", "function_id", "name", "num_returns", "place", "threads")
+    __slots__ = ("cell", "function", "function_id", "max_retries", "name", "num_returns", "place", "threads")
 
     def __init__(self, message: DefineTask) -> None:
         self.function_id = message.function_id
@@ -91,6 +91,7 @@ class Known:
         self.cell = message.cell
         self.num_returns = message.num_returns
         self.threads = message.threads
+        self.max_retries = message.max_retries
         self.place = Place(message.cell, message.depth + 1)  # where its children come from
         self.function: Callable[..., Any] | None = None
 
@@ -125,6 +126,8 @@ class Executor:
         self._tidying = Tidying(process)
         self._inner: Inner = ()  # references in the results of the task that ran
         process.objects.says_at_once = False  # but when a task is over
+        self._known: Known | None = None  # of the task that runs, or ran last
+        process.recorder.is_last_attempt = self._is_last_attempt
         process.running = lambda: process.context.name if self._running is not None else ""
         self._log_sequence = 0
         self._log_reported = 0
@@ -252,7 +255,7 @@ class Executor:
 
     def _execute(self, link: OwnerLink, call: TaskCall) -> None:
         process = self._process
-        known = link.known[call.spec_id]
+        known = self._known = link.known[call.spec_id]
         process.context = TaskContext(
             process.job_id, call.task_id, call.attempt, known.name, known.place, count(1)
         )
@@ -280,6 +283,10 @@ class Executor:
         if CallLimit.reached:
             self._departure.announce()
         self._answer(link, call, results, failed, execution_us)
+
+    def _is_last_attempt(self) -> bool:
+        known, attempt = self._known, self._process.context.attempt
+        return known is not None and 0 <= known.max_retries <= attempt
 
     def _attempt(self, link: OwnerLink, call: TaskCall, known: Known, borrowed: list[Entry]) -> Outcome:
         """Run the user's function; its frames and values are gone when this returns."""

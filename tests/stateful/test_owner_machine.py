@@ -27,8 +27,8 @@ from nbray.core.leases import Lease, LeaseState
 from nbray.core.tasks import Task, TaskState
 from nbray.model import ids
 from nbray.model.resources import UNIT, Shape
+from nbray.runtime.links import Link
 from nbray.runtime.refs import ObjectRef
-from nbray.runtime.submitter import Link
 from nbray.wire.messages import (
     LeaseGranted,
     TaskAnswer,

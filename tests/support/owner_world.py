@@ -22,9 +22,10 @@ from nbray.core.tasks import Task, TaskSpec
 from nbray.model import ids
 from nbray.model.resources import Shape, to_shape
 from nbray.runtime import submitter as submitter_module
+from nbray.runtime.links import Link
 from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
-from nbray.runtime.submitter import Link, Submitter
+from nbray.runtime.submitter import Submitter
 from nbray.wire.base import Message
 from nbray.wire.codec import decode_buffer, encode
 from nbray.wire.messages import (

@@ -116,6 +116,13 @@ NUMBERS = [
     "DescribeEntries",
     "EntriesDescribed",
     "MemoryReport",
+    "GetWaits",
+    "DescribeWaits",
+    "WaitsDescribed",
+    "WaitsReport",
+    "Notice",
+    "EndAttempt",
+    "MemoryEased",
 ]
 
 # Plain data as it arrives: msgpack knows neither tuples nor sets.
