@@ -4,10 +4,10 @@ Called by:  node.watching, about once a second while tasks run.
 Imports:    the standard library.
 Never:      reads a clock or /proc (what was read arrives as an argument); doubts a task that computes.
 
-Three facts tell a hang from work: the kernel says that no thread of the process wants a core, it used none
-since the last look, and its I/O thread does not answer. A task that computes uses a core, one that sleeps or
-waits lets the I/O thread answer. Time counts only as far as the one who looks was awake: a machine that slept
-for an hour accuses nobody.
+Three facts tell a hang from work: the kernel says that the process sleeps, it used next to no core since the
+last look, and its I/O thread does not answer. A task that computes uses a core, one that sleeps or waits lets
+the I/O thread answer. Time counts only as far as the one who looks was awake: a machine that slept accuses
+nobody.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ _AGAIN_MAX_S = 600.0
 #: More than this between two looks was no time of ours.
 _LOOK_MAX_S = 2.5
 
+#: Threads that wait for Python's lock look for it 200 times a second: that much of a core is no work.
+_IDLE_SHARE = 0.03
+
 _STOPPED_STATES = "Tt"
 _ASLEEP_STATES = "SD"
 
 
 class Look(NamedTuple):
-    """A worker that has a lease, as /proc shows it: the letter of its state, and its CPU time in ticks."""
+    """A worker that has a lease, as /proc shows it: the letter of its state, and its CPU time."""
 
     process_id: bytes
     state: str
-    cpu_ticks: int
+    cpu_s: float
 
 
 class Ask(NamedTuple):
@@ -70,10 +73,10 @@ Command = Ask | Stopped | Hung | GoesOn
 
 
 class _Worker:
-    __slots__ = ("again_s", "asked", "cpu_ticks", "hung_s", "stopped_s")
+    __slots__ = ("again_s", "asked", "cpu_s", "hung_s", "stopped_s")
 
-    def __init__(self, cpu_ticks: int) -> None:
-        self.cpu_ticks = cpu_ticks
+    def __init__(self, cpu_s: float) -> None:
+        self.cpu_s = cpu_s
         self.stopped_s = 0.0
         self.hung_s = 0.0
         self.asked = False
@@ -98,7 +101,7 @@ class Progress:
         for look in looks:
             worker = before.get(look.process_id)
             if worker is None:
-                self._workers[look.process_id] = _Worker(look.cpu_ticks)
+                self._workers[look.process_id] = _Worker(look.cpu_s)
             else:
                 self._workers[look.process_id] = worker
                 self._judge(worker, look, passed_s, out)
@@ -117,7 +120,7 @@ class Progress:
         self._workers.clear()
 
     def _judge(self, worker: _Worker, look: Look, passed_s: float, out: list[Command]) -> None:
-        moved, worker.cpu_ticks = look.cpu_ticks != worker.cpu_ticks, look.cpu_ticks
+        moved, worker.cpu_s = look.cpu_s - worker.cpu_s > passed_s * _IDLE_SHARE, look.cpu_s
         if look.state in _STOPPED_STATES:
             worker.stopped_s += passed_s
             worker.asked, worker.hung_s = False, 0.0

@@ -65,6 +65,7 @@ class Known:
         self.runs_of: dict[bytes, list[Run]] = {}  # by process
         self.workers: dict[bytes, WorkerFacts] = {}
         self.pids: dict[bytes, int] = {}
+        self.heads: dict[bytes, str] = {}  # what should run in a process, as its owner knows
         self.queues: list[QueueFacts] = []
         self.leases: list[LeaseFacts] = []
         self.total: dict[str, int] = {}
@@ -84,6 +85,7 @@ class Known:
     def add(self, facts: WaitFacts) -> None:
         """What one process said. Owners know best."""
         self.pids[facts.process_id] = facts.pid
+        self.heads.update(facts.heads)
         for run in self.runs_of.get(facts.process_id, ()):
             self.runs.pop(run.facts.task_id, None)
         runs = [Run(facts.process_id, facts.pid, running) for running in facts.running]

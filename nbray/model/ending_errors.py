@@ -57,14 +57,17 @@ class RayOutOfMemoryError(RayWorkerError):
     def __str__(self) -> str:
         f = self.__dict__
         share = f["used_bytes"] / f["limit_bytes"] if f["limit_bytes"] else 0.0
-        who = "The kernel ended" if f["by_kernel"] else "nbray ended"
         held = f", which held {f['held_bytes'] / _MIB:,.0f} MiB" if f["held_bytes"] else ""
         attempt = f"attempt {f['attempt']} of {f['max_attempts']}"
-        why = "" if f["by_kernel"] else f" (the mark is {f['threshold']:.0%})"
+        limit = f"{f['limit_bytes'] / _GIB:.2f} GiB of {f['where']}"
+        if f["by_kernel"]:
+            what, who = f"the {limit} were used up", "The kernel ended"
+        else:
+            used = f"{f['used_bytes'] / _GIB:.2f} of {limit} were in use"
+            what, who = f"{used}, {share:.0%} (the mark is {f['threshold']:.0%})", "nbray ended"
         text = (
-            f"Memory ran out: {f['used_bytes'] / _GIB:.2f} of {f['limit_bytes'] / _GIB:.2f} GiB of "
-            f"{f['where']} were in use, {share:.0%}{why}. {who} the worker (pid {f['pid']}) of "
-            f"task {f['task_name']} ({attempt}){held}. The largest processes then:\n"
+            f"Memory ran out: {what}. {who} the worker (pid {f['pid']}) of task {f['task_name']} "
+            f"({attempt}){held}. The largest processes then:\n"
         )
         text += "\n".join(
             f"  {size / _MIB:9,.0f} MiB  pid {pid:<8} {name}" for name, pid, size in f["largest"]

@@ -12,7 +12,17 @@ from collections.abc import Callable
 from typing import Any
 
 from nbray.core.lease_requests import RequestState
-from nbray.core.memory_watch import Candidate, Command, Ease, End, Level, MemoryWatch, choose, fullest
+from nbray.core.memory_watch import (
+    Candidate,
+    Command,
+    Ease,
+    End,
+    Level,
+    MemoryWatch,
+    choose,
+    fullest,
+    next_look_s,
+)
 from nbray.core.scheduler import Scheduler
 from nbray.core.workers import WorkerPool
 from nbray.events.log import EventLog
@@ -22,10 +32,9 @@ from nbray.transport import procfs
 from nbray.wire.base import Message
 from nbray.wire.waiting_messages import BY_MEMORY, MemoryEased
 
-_POLL_S = 0.25
-#: Near the mark a fast eater may take the rest within a moment.
-_NEAR_POLL_S = 0.05
-_NEAR_SHARE = 0.15
+#: A death by SIGKILL within so long after the kernel counted one is that one.
+_KERNEL_S = 1.0
+_SOON_S = 0.01
 _TOLD_EVERY_S = 60.0
 _LARGEST = 5
 _SIGKILL = 9
@@ -36,7 +45,7 @@ class MemoryGuard:
 
     Args:
         threshold: share of the memory above which a task is ended; 1: never.
-        give: gives back what the store does not need; for the loop's thread.
+        give: gives back what the store does not need, and says how many bytes that were.
         release: lets a lease that was held back have its worker.
         send: delivers a message to a process.
         tell: says something to people, with a kind for programs.
@@ -51,7 +60,7 @@ class MemoryGuard:
         pool: WorkerPool,
         workers: Callable[[], Workers],
         log: EventLog,
-        give: Callable[[], object],
+        give: Callable[[], int],
         release: Callable[[bytes], object],
         send: Callable[[bytes, Message], object],
         tell: Callable[[str, str], object],
@@ -69,8 +78,12 @@ class MemoryGuard:
         self._tell = tell
         self._call_later = call_later
         self._is_polling = False
-        self._level = Level("the machine", 0, 1)
-        self._kernel_kills = 0
+        self._level = Level("the machine", 0, 1)  # the fullest
+        self._levels: list[Level] = []
+        self._looked_s = 0.0
+        self._kernel_kills = 0  # that were counted
+        self._unclaimed = 0  # of these, whose victim is not known yet
+        self._unclaimed_until_s = 0.0
         self._told_s: float | None = None
         self._held: list[bytes] = []  # admitted leases that wait until there is memory
         self._causes: dict[bytes, dict[str, Any]] = {}  # of workers that are being killed
@@ -84,15 +97,19 @@ class MemoryGuard:
         """Somebody runs, or is about to."""
         if not self._is_polling and self._watch.threshold < 1:
             self._is_polling = True
-            self._kernel_kills = self._budget.kernel_kills()
-            self._poll()
+            self._call_later(_SOON_S, self._begin)  # not before the lease that is about to be given
 
     def holds_back(self, lease_id: bytes) -> bool:
         """Whether an admitted lease gets no worker yet: memory is short, and others run."""
+        self.wake()
         if not self._watch.is_pressed or self._pool.worker_of(lease_id) is not None or not self._runs():
             return False
         self._held.append(lease_id)
         return True
+
+    def _begin(self) -> None:
+        self._kernel_kills = self._budget.kernel_kills()
+        self._poll()
 
     # --- looking -------------------------------------------------------------------------------------
 
@@ -101,21 +118,36 @@ class MemoryGuard:
         if not (leases or self._held or self._watch.is_pressed):
             self._is_polling = False
             return
-        self._level = fullest(self._budget.levels())
-        self._kernel_kills = max(self._kernel_kills, self._budget.kernel_kills())
+        now_s = time.monotonic()
+        before, self._levels = self._levels, list(self._budget.levels())
+        self._level = fullest(self._levels)
+        passed_s, self._looked_s = now_s - self._looked_s, now_s
+        self._count_kernel_kills(now_s)
+        self._look(now_s)
+        if self._held and not self._runs():
+            self._release(self._held.pop(0))
+        pause_s = next_look_s(before, self._levels, passed_s, self._watch.threshold)
+        self._call_later(pause_s, self._poll)
+
+    def _look(self, now_s: float) -> None:
         commands: list[Command] = []
-        self._watch.look(time.monotonic(), self._level, commands)
+        self._watch.look(now_s, self._level, commands)
         for command in commands:
             if isinstance(command, End):
                 self._end_one()
             elif isinstance(command, Ease):
                 self._eased()
-            else:
-                self._give()
-        if self._held and not self._runs():
-            self._release(self._held.pop(0))
-        near = self._level.share > self._watch.threshold - _NEAR_SHARE
-        self._call_later(_NEAR_POLL_S if near else _POLL_S, self._poll)
+            elif not self._give():
+                self._look(now_s)  # there is no Give the next time
+
+    def _count_kernel_kills(self, now_s: float) -> None:
+        kills = self._budget.kernel_kills()
+        if now_s > self._unclaimed_until_s:
+            self._unclaimed = 0
+        if kills > self._kernel_kills:
+            self._unclaimed += kills - self._kernel_kills
+            self._unclaimed_until_s = now_s + _KERNEL_S
+        self._kernel_kills = kills
 
     def _runs(self) -> bool:
         return any(request.state is RequestState.GRANTED for request in self._scheduler.leases())
@@ -135,11 +167,9 @@ class MemoryGuard:
         if chosen is None:
             self._tell_people()
             return
-        now_s = time.monotonic()
-        self._watch.ended(chosen.process_id, now_s)
-        workers = self._workers()
-        workers.kill(chosen.process_id)
-        self._causes[chosen.process_id] = self._facts(chosen.private_bytes, False)
+        self._watch.ended(chosen.process_id, time.monotonic())
+        self._workers().kill(chosen.process_id)  # the sooner the better: words can be found afterwards
+        self._causes[chosen.process_id] = self._facts(chosen, False)
 
     def _candidates(self) -> list[Candidate]:
         found = []
@@ -160,28 +190,34 @@ class MemoryGuard:
         self._watch.gone(process_id)
         facts = self._causes.pop(process_id, None)
         if facts is None and ended.term_signal == _SIGKILL and self._is_polling:
-            kills = self._budget.kernel_kills()
-            if kills > self._kernel_kills:
-                self._kernel_kills += 1
-                self._watch.killed_by_kernel(time.monotonic())
-                facts = self._facts(0, True)
+            now_s = time.monotonic()
+            self._count_kernel_kills(now_s)
+            if self._unclaimed:
+                self._unclaimed -= 1
+                self._watch.killed_by_kernel(now_s)
+                facts = self._facts(None, True)
         if facts is None:
             return "", {}
         if owner is not None:
             self._losers.add(owner)
         return BY_MEMORY, facts
 
-    def _facts(self, held_bytes: int, by_kernel: bool) -> dict[str, Any]:
-        """Fields of ``RayOutOfMemoryError``."""
+    def _facts(self, ended: Candidate | None, by_kernel: bool) -> dict[str, Any]:
+        """Fields of ``RayOutOfMemoryError``. Who was ended has nothing any more: it is added."""
+        handles = self._workers().handles
         names = {
-            handle.pid: running[-1].name
-            for process_id, handle in self._workers().handles.items()
+            handle.pid: f"nbray-worker ({running[-1].name})"
+            for process_id, handle in handles.items()
             if (running := self._log.running_in(process_id))
         }
-        largest = [
-            (f"{name} ({names[pid]})" if pid in names else name, pid, size)
-            for name, pid, size in procfs.largest(_LARGEST)
-        ]
+        largest = procfs.largest(_LARGEST)
+        if ended is not None and ended.process_id in handles:
+            pid = handles[ended.process_id].pid
+            largest = [each for each in largest if each[1] != pid]
+            largest.append(("nbray-worker", pid, ended.private_bytes))
+            largest.sort(key=lambda each: -each[2])
+        largest = [(names.get(pid, name), pid, size) for name, pid, size in largest[:_LARGEST]]
+        held_bytes = 0 if ended is None else ended.private_bytes
         level = self._level
         return {
             "where": level.where, "used_bytes": level.used_bytes, "limit_bytes": level.limit_bytes,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from nbray.core import progress
@@ -60,18 +61,18 @@ class Watching:
         driver: Callable[[], bytes],
         send: Callable[[bytes, Message], object],
         call_later: Callable[[float, Callable[[], None]], object],
-        give: Callable[[], object],
+        give: Callable[[], int],
         release: Callable[[bytes], object],
     ) -> None:
         self._scheduler = scheduler
         self._pool = pool
         self._workers = workers
-        self._log = log
         self._driver = driver
         self._send = send
         self._call_later = call_later
         self._progress = Progress()
         self._told_full = False
+        self._told: dict[bytes, str] = {}  # workers that make no progress, as they were told of
         self._search = _CycleSearch()
         self._seen: dict[bytes, float] = {}  # leases that are blocked, or head a queue, and since when
         self._causes: dict[bytes, tuple[str, dict[str, Any]]] = {}
@@ -109,6 +110,7 @@ class Watching:
     def cause_of(self, ended: WorkerExit, owner: bytes | None) -> tuple[str, dict[str, Any]]:
         """Why a worker that is gone was ended; "" if nobody here did that."""
         by_memory = self.memory.cause_of(ended, owner)
+        self._told.pop(ended.handle.process_id, None)
         return self._causes.pop(ended.handle.process_id, by_memory)
 
     def _on_end_attempt(self, asker: bytes, message: EndAttempt) -> None:
@@ -131,8 +133,6 @@ class Watching:
             self._progress.forget_time()
             return
         now_s = time.monotonic()
-        if leases:
-            self.memory.wake()
         self._look_at_workers(now_s)
         blocked = [request.lease_id for request in leases if request.state is RequestState.BLOCKED]
         watched = [*blocked, *(each.head.lease_id for each in waiting)]
@@ -153,7 +153,7 @@ class Watching:
             if self._pool.serves(handle.process_id) is not None:
                 process = procfs.process(handle.pid)
                 if process is not None:
-                    looks.append(Look(handle.process_id, process.state, process.cpu_ticks))
+                    looks.append(Look(handle.process_id, process.state, process.cpu_s))
         commands: list[progress.Command] = []
         self._progress.look(now_s, looks, commands)
         self._perform(commands)
@@ -167,33 +167,32 @@ class Watching:
         for command in commands:
             if isinstance(command, progress.Ask):
                 self._waits.look_at(command.process_id)
-                continue
-            handle = self._workers().handles.get(command.process_id)
-            if handle is None:
-                continue
-            who = f"worker pid {handle.pid}{self._task_words(command.process_id)}"
-            if isinstance(command, progress.Stopped):
-                self.tell(
-                    "no_progress",
-                    f"{who} {how_stopped(command.state)} and has made no progress for {command.age_s:.0f} s. "
-                    f"{_remedy(handle.pid, True)}",
-                )
-            elif isinstance(command, progress.Hung):
-                self.tell(
-                    "no_progress",
-                    f"{who} neither answers nor uses a core, for {command.age_s:.0f} s (state "
-                    f"{command.state}): it seems to hang in native code. {_remedy(handle.pid, False)}",
-                )
+            elif isinstance(command, progress.GoesOn):
+                who = self._told.pop(command.process_id, "")
+                if who:
+                    self.tell("progress", f"{who} goes on after {command.age_s:.0f} s.")
             else:
-                self.tell("progress", f"{who} goes on after {command.age_s:.0f} s.")
+                # Its owner knows best what it should run.
+                self._waits.ask([], partial(self._tell_of, command))
 
-    def _task_words(self, process_id: bytes) -> str:
-        running = self._log.running_in(process_id)
-        if running:
-            return f", which runs task {running[-1].name},"
-        lease_id = self._pool.serves(process_id)
-        names = [request.name for request in self._scheduler.leases() if request.lease_id == lease_id]
-        return f", which has task {names[0]}," if names and names[0] else ""
+    def _tell_of(self, command: progress.Stopped | progress.Hung, report: WaitsReport) -> None:
+        handle = self._workers().handles.get(command.process_id)
+        if handle is None:
+            return
+        known = Known()
+        known.add_report(report)
+        name = known.heads.get(command.process_id)
+        who = f"worker pid {handle.pid}" + (f", which runs task {name}," if name else "")
+        self._told[command.process_id] = who
+        if isinstance(command, progress.Stopped):
+            what = f"{how_stopped(command.state)} and has made no progress for {command.age_s:.0f} s"
+        else:
+            what = (
+                f"neither answers nor uses a core, for {command.age_s:.0f} s (state {command.state}): it "
+                "seems to hang in native code"
+            )
+        remedy = _remedy(handle.pid, isinstance(command, progress.Stopped))
+        self.tell("no_progress", f"{who} {what}. {remedy}")
 
     # --- tasks that wait for each other --------------------------------------------------------------------
 

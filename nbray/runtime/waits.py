@@ -86,8 +86,13 @@ def describe(process: Process, object_ids: Iterable[bytes], with_stacks: bool) -
             known = tasks[task.task_id] = _task(process, task, places)
             asked += [missing for missing, _owner in known.missing]
     role = "worker" if process.address.endpoint else "driver"
+    heads = [
+        (getattr(lease.host, "process_id", b""), lease.inflight[0].name)
+        for lease in process.submitter.pool.by_id.values()
+        if lease.inflight
+    ]
     return WaitFacts(
-        process.process_id, os.getpid(), role, running, list(objects.values()), list(tasks.values())
+        process.process_id, os.getpid(), role, running, list(objects.values()), list(tasks.values()), heads
     )
 
 

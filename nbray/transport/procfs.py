@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from nbray.transport import linux
 
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -21,13 +22,15 @@ class Process(NamedTuple):
     """``state`` is a letter: R runs, S sleeps, D waits for a device, T is stopped, Z is dead."""
 
     state: str
-    cpu_ticks: int
+    cpu_s: float
 
 
 def process(pid: int) -> Process | None:
     """How a process is now; None if it is gone."""
     fields = linux.stat_fields(pid)
-    return Process(fields[0], int(fields[11]) + int(fields[12])) if len(fields) > 12 else None
+    return (
+        Process(fields[0], (int(fields[11]) + int(fields[12])) / _TICKS_PER_S) if len(fields) > 12 else None
+    )
 
 
 def private_bytes(pid: int) -> int:

@@ -75,7 +75,10 @@ class RunningFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class WaitFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One process: what runs there, and what it knows of objects that somebody waits for."""
+    """One process: what runs there, and what it knows of objects that somebody waits for.
+
+    ``heads``: of each worker that it leased the process ID and the name of the task that should run there.
+    """
 
     process_id: bytes
     pid: int
@@ -83,6 +86,7 @@ class WaitFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
     running: list[RunningFacts]
     objects: list[ObjectFacts]
     tasks: list[TaskFacts]
+    heads: list[tuple[bytes, str]] = []  # msgspec copies it
 
 
 class LeaseFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
