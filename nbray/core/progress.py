@@ -63,7 +63,7 @@ class Hung(NamedTuple):
 
 
 class GoesOn(NamedTuple):
-    """One that was told of goes on, after so long."""
+    """One that was told of goes on, after so long, or is dead."""
 
     process_id: bytes
     age_s: float
@@ -105,6 +105,8 @@ class Progress:
             else:
                 self._workers[look.process_id] = worker
                 self._judge(worker, look, passed_s, out)
+        for process_id in before.keys() - self._workers.keys():  # it is done, or dead
+            self._fine(before[process_id], process_id, out)
 
     def answered(self, process_id: bytes, out: list[Command]) -> None:
         """Its I/O thread answered."""
@@ -115,9 +117,8 @@ class Progress:
                 self._fine(worker, process_id, out)
 
     def forget_time(self) -> None:
-        """Nobody looked for a while: what passed until the next look does not count."""
+        """Nobody will look for a while: what passes until the next look does not count."""
         self._last_s = None
-        self._workers.clear()
 
     def _judge(self, worker: _Worker, look: Look, passed_s: float, out: list[Command]) -> None:
         moved, worker.cpu_s = look.cpu_s - worker.cpu_s > passed_s * _IDLE_SHARE, look.cpu_s

@@ -128,8 +128,8 @@ class Watching:
         leases = self._scheduler.leases()
         waiting = self._scheduler.waiting()
         if not leases and not waiting:
-            if self._seen:
-                self._seen = {}
+            self._seen = {}
+            self._look_at_workers(time.monotonic())
             self._progress.forget_time()
             return
         now_s = time.monotonic()

@@ -46,6 +46,15 @@ from nbray.wire.object_messages import (
     FreeObjects,
     GetObjects,
 )
+from nbray.wire.waiting_messages import (
+    LeaseFacts,
+    ObjectFacts,
+    QueueFacts,
+    RunningFacts,
+    TaskFacts,
+    WaitFacts,
+    WorkerFacts,
+)
 
 NUMBERS = [
     "StartNode",
@@ -125,6 +134,12 @@ NUMBERS = [
     "MemoryEased",
 ]
 
+#: Rows inside messages, which are drawn field by field as the messages are.
+FACTS = (
+    Origin, EntryFacts, ProcessFacts, StoredFacts, LeaseFacts, ObjectFacts, QueueFacts, RunningFacts,
+    TaskFacts, WaitFacts, WorkerFacts,
+)  # fmt: skip
+
 # Plain data as it arrives: msgpack knows neither tuples nor sets.
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(),
@@ -151,6 +166,7 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
         bytes: small_bytes,
         str: st.text(max_size=20),
         bool: st.booleans(),
+        float: st.floats(allow_nan=False),
         Any: plain,
         Descriptor: descriptors,
         OwnerAddress: addresses,
@@ -163,7 +179,7 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
     }
     if annotation in known:
         return known[annotation]
-    if annotation in (Origin, EntryFacts, ProcessFacts, StoredFacts):
+    if annotation in FACTS:
         return st.builds(annotation, *(values_of(field.type) for field in msgspec.structs.fields(annotation)))
     origin, arguments = annotation.__origin__, annotation.__args__
     if origin is dict:
