@@ -30,6 +30,7 @@ from nbray.runtime.task_errors import references_in, serialize_error, serialize_
 from nbray.wire.base import Message
 from nbray.wire.memory_messages import MemoryReport
 from nbray.wire.messages import Welcome
+from nbray.wire.waiting_messages import GetWaits, WaitsReport
 
 _NODE = "local mode"
 
@@ -197,9 +198,11 @@ class LocalProcess(Process):
     # --- looking ------------------------------------------------------------------------------------
 
     def ask(self, make: Callable[[int], Message]) -> Message:
-        """The one question that is asked here is who else holds something: nobody does."""
+        """Who else holds something, or waits for something: nobody does."""
         if self.failure is not None:
             raise self._lost()
+        if isinstance(make(0), GetWaits):
+            return WaitsReport(0, self.welcome.resources, [], [], [], [], "")
         return MemoryReport(0, self.welcome.node_id, {}, [], [], [], 0)
 
     def status(self) -> dict[str, Any]:

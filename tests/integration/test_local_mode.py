@@ -204,3 +204,13 @@ def test_nothing_is_kept_of_what_was_let_go() -> None:
         ray.get(double.remote(ray.put(i)))
 
     await_forgotten()
+
+
+def test_why_says_that_a_result_is_there() -> None:
+    @ray.remote
+    def f() -> int:
+        return 1
+
+    (link,) = ray.why(f.remote()).links
+
+    assert (link["kind"], link["state"]) == ("object", "inline")

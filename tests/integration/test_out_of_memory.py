@@ -55,7 +55,7 @@ def group() -> Iterator[MemoryCgroup]:
         yield group
 
 
-# The mark lies well below the limit: what is left must last as long as a busy machine keeps the daemon waiting.
+# The mark lies well below the limit: the rest must last as long as a busy machine keeps the daemon waiting.
 
 
 def run_inside(group: MemoryCgroup, script: str) -> Any:
