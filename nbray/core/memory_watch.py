@@ -17,10 +17,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-#: Tasks begin again when the memory in use is so much (a share of it all) below the mark.
+#: Tasks begin when the memory in use is so much (a share of it all) below the mark.
 EASED_BELOW = 0.05
 #: ... or after this long: what fills the memory may be none of ours.
 PATIENCE_S = 30.0
+#: One that was ended waits for as much memory as it had, while others run, but no longer than this.
+ROOM_PATIENCE_S = 600.0
 #: How long the end of a killed process may take before another one goes.
 DYING_S = 1.5
 #: How often to look: as a rule, above the mark, and at most, when memory fills up fast.
@@ -92,10 +94,14 @@ class End(NamedTuple):
 
 
 class Ease(NamedTuple):
-    """There is room again: what was held back may begin."""
+    """There is memory again: what was held back may begin."""
 
 
-Command = Give | End | Ease
+class Room(NamedTuple):
+    """There is room for those that were ended: they may begin again."""
+
+
+Command = Give | End | Ease | Room
 
 
 class MemoryWatch:
@@ -112,9 +118,15 @@ class MemoryWatch:
         self._gave = False
         self._since_s = 0.0
         self._dying: dict[bytes, float] = {}
+        self._needed_bytes: int | None = None  # by the largest of those that wait to begin again
 
-    def look(self, now_s: float, level: Level, out: list[Command]) -> None:
-        """The fullest level, now."""
+    @property
+    def is_awaited(self) -> bool:
+        """Whether anything depends on the next looks."""
+        return self.is_pressed or self._needed_bytes is not None
+
+    def look(self, now_s: float, level: Level, runs: bool, out: list[Command]) -> None:
+        """The fullest level, now; ``runs``: tasks do."""
         self._dying = {who: until_s for who, until_s in self._dying.items() if until_s > now_s}
         if level.share > self.threshold:
             if not self._gave:
@@ -126,15 +138,23 @@ class MemoryWatch:
                 out.append(End())
             return
         self._gave = False
-        if self.is_pressed and not self._dying:
-            eased = level.share <= self.threshold - EASED_BELOW
-            if eased or now_s - self._since_s >= PATIENCE_S:
-                self.is_pressed = False
-                out.append(Ease())
+        if self._dying:
+            return
+        waited_s = now_s - self._since_s
+        eased = level.share <= self.threshold - EASED_BELOW or waited_s >= PATIENCE_S
+        if self.is_pressed and eased:
+            self.is_pressed = False
+            out.append(Ease())
+        if self._needed_bytes is not None and eased:
+            fits = level.used_bytes + self._needed_bytes <= self.threshold * level.limit_bytes
+            if fits or not runs or waited_s >= ROOM_PATIENCE_S:
+                self._needed_bytes = None
+                out.append(Room())
 
-    def ended(self, process_id: bytes, now_s: float) -> None:
-        """It is being killed."""
+    def ended(self, process_id: bytes, private_bytes: int, now_s: float) -> None:
+        """It is being killed, and had so much."""
         self._dying[process_id] = now_s + DYING_S
+        self._needed_bytes = max(self._needed_bytes or 0, private_bytes)
 
     def gone(self, process_id: bytes) -> None:
         """It is dead and reaped."""
@@ -143,4 +163,5 @@ class MemoryWatch:
     def killed_by_kernel(self, now_s: float) -> None:
         """The kernel was faster: whoever wants to begin waits all the same."""
         self.is_pressed = True
+        self._needed_bytes = self._needed_bytes or 0
         self._since_s = now_s

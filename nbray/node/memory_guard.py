@@ -19,6 +19,7 @@ from nbray.core.memory_watch import (
     End,
     Level,
     MemoryWatch,
+    Room,
     choose,
     fullest,
     next_look_s,
@@ -115,7 +116,7 @@ class MemoryGuard:
 
     def _poll(self) -> None:
         leases = self._scheduler.leases()
-        if not (leases or self._held or self._watch.is_pressed):
+        if not (leases or self._held or self._watch.is_awaited):
             self._is_polling = False
             return
         now_s = time.monotonic()
@@ -131,12 +132,18 @@ class MemoryGuard:
 
     def _look(self, now_s: float) -> None:
         commands: list[Command] = []
-        self._watch.look(now_s, self._level, commands)
+        self._watch.look(now_s, self._level, self._runs(), commands)
         for command in commands:
             if isinstance(command, End):
                 self._end_one()
             elif isinstance(command, Ease):
-                self._eased()
+                held, self._held = self._held, []
+                for lease_id in held:
+                    self._release(lease_id)
+            elif isinstance(command, Room):
+                losers, self._losers = self._losers, set()
+                for owner in losers:
+                    self._send(owner, MemoryEased())
             elif not self._give():
                 self._look(now_s)  # there is no Give the next time
 
@@ -152,14 +159,6 @@ class MemoryGuard:
     def _runs(self) -> bool:
         return any(request.state is RequestState.GRANTED for request in self._scheduler.leases())
 
-    def _eased(self) -> None:
-        held, self._held = self._held, []
-        for lease_id in held:
-            self._release(lease_id)
-        losers, self._losers = self._losers, set()
-        for owner in losers:
-            self._send(owner, MemoryEased())
-
     # --- ending --------------------------------------------------------------------------------------
 
     def _end_one(self) -> None:
@@ -167,7 +166,7 @@ class MemoryGuard:
         if chosen is None:
             self._tell_people()
             return
-        self._watch.ended(chosen.process_id, time.monotonic())
+        self._watch.ended(chosen.process_id, chosen.private_bytes, time.monotonic())
         self._workers().kill(chosen.process_id)  # the sooner the better: words can be found afterwards
         self._causes[chosen.process_id] = self._facts(chosen, False)
 

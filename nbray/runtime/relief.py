@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from nbray.core.memory_watch import PATIENCE_S
+from nbray.core.memory_watch import ROOM_PATIENCE_S
 from nbray.core.tasks import Task, TaskState
 from nbray.wire.messages import WorkerLost
 from nbray.wire.waiting_messages import BY_MEMORY
 
 #: The daemon gives up waiting first.
-_PATIENCE_S = PATIENCE_S + 10.0
+_PATIENCE_S = ROOM_PATIENCE_S + 10.0
 #: The memory of a dead process is given back some time after it died: nobody begins sooner.
 _SOONEST_S = 0.5
 

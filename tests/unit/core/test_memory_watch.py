@@ -16,6 +16,7 @@ from nbray.core.memory_watch import (
     LOOK_MAX_S,
     LOOK_MIN_S,
     PATIENCE_S,
+    ROOM_PATIENCE_S,
     Candidate,
     Command,
     Ease,
@@ -23,6 +24,7 @@ from nbray.core.memory_watch import (
     Give,
     Level,
     MemoryWatch,
+    Room,
     choose,
     fullest,
     next_look_s,
@@ -126,17 +128,25 @@ class Node:
         self.watch = MemoryWatch(threshold)
         self.now_s = 0.0
 
-    def look(self, share: float, passed_s: float = 0.05) -> list[Command]:
+    def look(self, share: float, passed_s: float = 0.05, *, runs: bool = True) -> list[Command]:
         self.now_s += passed_s
         out: list[Command] = []
-        self.watch.look(self.now_s, level(share), out)
+        self.watch.look(self.now_s, level(share), runs, out)
         return out
+
+    def end_one(self, size_bytes: int = GIB) -> None:
+        """It got as far as that, and the process is gone."""
+        assert self.look(0.96) == [Give()]
+        assert self.look(0.96) == [End()]
+        self.watch.ended(b"a", size_bytes, self.now_s)
+        self.watch.gone(b"a")
 
 
 def test_below_the_mark_nothing_happens() -> None:
     node = Node()
 
     assert [node.look(0.94) for _ in range(10)] == [[]] * 10
+    assert not node.watch.is_awaited
 
 
 def test_above_it_the_store_gives_first_and_then_one_task_ends() -> None:
@@ -150,7 +160,7 @@ def test_the_next_one_ends_only_when_the_last_is_gone() -> None:
     node = Node()
     node.look(0.96)
     node.look(0.96)
-    node.watch.ended(b"a", node.now_s)
+    node.watch.ended(b"a", GIB, node.now_s)
 
     assert node.look(0.96) == []
     node.watch.gone(b"a")
@@ -162,29 +172,63 @@ def test_one_that_does_not_die_does_not_hold_up_the_others_for_ever() -> None:
     node = Node()
     node.look(0.96)
     node.look(0.96)
-    node.watch.ended(b"a", node.now_s)
+    node.watch.ended(b"a", GIB, node.now_s)
 
     assert node.look(0.96, passed_s=2.0) == [End()]
 
 
-def test_tasks_begin_again_when_there_is_room() -> None:
+def test_tasks_begin_when_there_is_memory() -> None:
     node = Node()
-    node.look(0.96)
-    node.look(0.96)
+    node.end_one()
 
     assert node.watch.is_pressed
     assert node.look(0.93) == []
-    assert node.look(0.89) == [Ease()]
+    assert node.look(0.89) == [Ease(), Room()]
     assert not node.watch.is_pressed
+    assert not node.watch.is_awaited
     assert node.look(0.89) == []
 
 
-def test_or_after_a_while() -> None:
+def test_one_that_was_ended_waits_for_as_much_as_it_had() -> None:
     node = Node()
-    node.look(0.96)
-    node.look(0.96)
+    node.end_one(40 * GIB)
 
-    assert node.look(0.94, passed_s=PATIENCE_S + 1) == [Ease()]
+    assert node.look(0.7) == [Ease()]
+    assert node.look(0.6, passed_s=PATIENCE_S * 3) == []
+    assert node.watch.is_awaited
+    assert node.look(0.54) == [Room()]
+
+
+def test_or_until_nothing_else_runs() -> None:
+    node = Node()
+    node.end_one(90 * GIB)
+
+    assert node.look(0.2) == [Ease()]
+    assert node.look(0.2, runs=False) == [Room()]
+
+
+def test_what_others_than_tasks_take_is_waited_for_a_while() -> None:
+    node = Node()
+    node.end_one(GIB)
+
+    assert node.look(0.94, runs=False) == []
+    assert node.look(0.94, runs=False, passed_s=PATIENCE_S + 1) == [Ease(), Room()]
+
+
+def test_room_is_not_waited_for_without_end() -> None:
+    node = Node()
+    node.end_one(90 * GIB)
+    node.look(0.5)
+
+    assert node.look(0.5, passed_s=ROOM_PATIENCE_S + 1) == [Room()]
+
+
+def test_what_the_kernel_ended_waits_too() -> None:
+    node = Node()
+    node.watch.killed_by_kernel(0.0)
+
+    assert node.watch.is_pressed
+    assert node.look(0.5) == [Ease(), Room()]
 
 
 def test_at_a_threshold_of_one_nobody_ever_ends() -> None:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from nbray.core.leases import Command, LeasePool, LeaseState
-from nbray.core.memory_watch import PATIENCE_S
+from nbray.core.memory_watch import ROOM_PATIENCE_S
 from nbray.core.tasks import Task, TaskSpec, TaskState
 from nbray.runtime.notices import Notices
 from nbray.runtime.relief import Relief
@@ -146,7 +146,7 @@ def test_task_does_not_wait_for_ever() -> None:
     waiting, kept = Waiting(), task()
     waiting.relief.keeps(kept, lost(), 10.0)
 
-    waiting.relief.housekeeping(10.0 + PATIENCE_S + 11.0)
+    waiting.relief.housekeeping(10.0 + ROOM_PATIENCE_S + 11.0)
 
     assert waiting.placed == [kept]
 
@@ -156,7 +156,7 @@ def test_task_that_was_ended_meanwhile_does_not_run_again() -> None:
     waiting.relief.keeps(kept, lost(), 10.0)
     kept.state = TaskState.FAILED
 
-    waiting.relief.housekeeping(1000.0)
+    waiting.relief.housekeeping(10_000.0)
 
     assert waiting.placed == []
     assert kept not in waiting.relief
