@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from nbray.core.waits import BY_ARGUMENT, BY_GET, BY_RESOURCES, Cause, Known, Run
 from nbray.model.ids import short
 from nbray.model.resources import describe
-from nbray.wire.memory_messages import EVICTED, FAILED, INLINE, LOST, PENDING, SPILLED
+from nbray.wire.memory_messages import EVICTED, FAILED, IN_STORE, INLINE, LOST, PENDING, SPILLED
 from nbray.wire.waiting_messages import HELD_BACK, PUSHED, QUEUED, WAITING, QueueFacts, TaskFacts
 
 #: Kinds of links.
@@ -98,10 +98,14 @@ class _Chain:
         known, name = self._known, short(object_id)
         facts, task = known.objects.get(object_id), known.task_of(object_id)
         if facts is not None and facts.state != PENDING:
-            self._add(OBJECT, object_id, name, facts.state, f"object {name} {_THERE[facts.state]}")
+            # Its owner does not know whether it lies on the disk.
+            state = known.stored.get(object_id, facts.state) if facts.state == IN_STORE else facts.state
+            self._add(OBJECT, object_id, name, state, f"object {name} {_THERE.get(state, 'is there')}")
             return None
         if task is not None:
             text = f"object {name} is a result of task {task.name}, which is not done"
+            if task.again:
+                text = f"object {name} was lost, and task {task.name} makes it again"
             self._add(OBJECT, object_id, name, PENDING, text)
             return task.task_id
         if facts is None:
@@ -246,7 +250,7 @@ class _Chain:
 
 _THERE = {
     INLINE: "is there: get() returns at once",
-    "in store": "is there, in the store: get() returns at once",
+    IN_STORE: "is there, in the store: get() returns at once",
     "being written": "is being written to the store",
     SPILLED: "is there, on the disk: get() reads it back",
     FAILED: "is there, as an error: get() raises it",

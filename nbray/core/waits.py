@@ -70,6 +70,7 @@ class Known:
         self.leases: list[LeaseFacts] = []
         self.total: dict[str, int] = {}
         self.paused = ""
+        self.stored: dict[bytes, str] = {}  # state of objects in the store
 
     # --- what was said -------------------------------------------------------------------------------
 
@@ -77,6 +78,7 @@ class Known:
         """An answer of the daemon, with those of all processes."""
         self.total, self.queues, self.leases = report.total, report.queues, report.leases
         self.paused = report.paused
+        self.stored.update(report.stored)
         self.workers = {worker.process_id: worker for worker in report.workers}
         self.pids.update((worker.process_id, worker.pid) for worker in report.workers)
         for facts in report.processes:

@@ -116,8 +116,8 @@ class NodeDaemon:
         )  # fmt: skip
         self._watching = Watching(
             budget, start.memory_threshold, self._scheduler, self._pool, lambda: self.workers,
-            self._events.log, self._processes, lambda: self._driver_id, self._send_to, self._loop.call_later,
-            lambda: self._store.cool(_COOL_BYTES), self._find_worker,
+            self._events.log, self._processes, self._store.state_of, lambda: self._driver_id, self._send_to,
+            self._loop.call_later, lambda: self._store.cool(_COOL_BYTES), self._find_worker,
         )  # fmt: skip
         self._handlers: dict[type[Message], Callable[[Peer, Any], None]] = {
             **self._describing.handlers,

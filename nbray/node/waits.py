@@ -49,6 +49,7 @@ class Waits:
         processes: says who can be asked, PID by process ID.
         send: delivers a message to a process, and drops what a lost one would get.
         call_later: calls back on the loop after a delay in seconds.
+        stored: the state of an object in the store, "" if it is not known there.
         ages: since when the head of a queue was seen to wait, by lease ID, in seconds from now.
         paused: why no lease is given for the moment; "" as a rule.
         answered: told of each process that answers, for whatever question.
@@ -61,6 +62,7 @@ class Waits:
         processes: Callable[[], dict[bytes, int]],
         send: Callable[[bytes, Message], object],
         call_later: Callable[[float, Callable[[], None]], object],
+        stored: Callable[[bytes], str],
         ages: Callable[[bytes], float],
         paused: Callable[[], str],
         answered: Callable[[bytes], None],
@@ -70,6 +72,7 @@ class Waits:
         self._processes = processes
         self._send = send
         self._call_later = call_later
+        self._stored = stored
         self._ages = ages
         self._paused = paused
         self._answered = answered
@@ -89,7 +92,7 @@ class Waits:
         present = [process_id for process_id in self._processes() if process_id not in stopped]
         self._last_number += 1
         number = self._last_number
-        question = _Question(set(present), lambda described: then(self._report(described)))
+        question = _Question(set(present), lambda described: then(self._report(described, object_ids)))
         self._open[number] = question
         for process_id in present:
             self._send(process_id, DescribeWaits(number, object_ids, with_stacks))
@@ -133,10 +136,11 @@ class Waits:
         if question is not None:
             question.then(question.described)
 
-    def _report(self, described: list[WaitFacts]) -> WaitsReport:
+    def _report(self, described: list[WaitFacts], object_ids: list[bytes]) -> WaitsReport:
+        known = [(object_id, state) for object_id in object_ids if (state := self._stored(object_id))]
         total = self._scheduler.snapshot()["total"]
         return WaitsReport(
-            0, total, described, self.workers(), self._leases(), self._queues(), self._paused()
+            0, total, described, self.workers(), self._leases(), self._queues(), self._paused(), known
         )
 
     def _leases(self) -> list[LeaseFacts]:

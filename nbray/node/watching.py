@@ -42,6 +42,7 @@ class Watching:
     """Everything of the daemon that watches.
 
     Args:
+        stored: the state of an object in the store.
         driver: the process ID of who is told.
         send: delivers a message to a process.
         call_later: calls back on the loop after a delay in seconds.
@@ -58,6 +59,7 @@ class Watching:
         workers: Callable[[], Workers],
         log: EventLog,
         processes: Callable[[], dict[bytes, int]],
+        stored: Callable[[bytes], str],
         driver: Callable[[], bytes],
         send: Callable[[bytes, Message], object],
         call_later: Callable[[float, Callable[[], None]], object],
@@ -80,7 +82,15 @@ class Watching:
             budget, threshold, scheduler, pool, workers, log, give, release, send, self.tell, call_later
         )
         self._waits = Waits(
-            scheduler, pool, processes, send, call_later, self._age_s, self.memory.paused, self._on_answer
+            scheduler,
+            pool,
+            processes,
+            send,
+            call_later,
+            stored,
+            self._age_s,
+            self.memory.paused,
+            self._on_answer,
         )
         self.handlers: dict[type[Message], Callable[[Peer, Any], None]] = {
             **self._waits.handlers,

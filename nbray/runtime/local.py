@@ -202,7 +202,7 @@ class LocalProcess(Process):
         if self.failure is not None:
             raise self._lost()
         if isinstance(make(0), GetWaits):
-            return WaitsReport(0, self.welcome.resources, [], [], [], [], "")
+            return WaitsReport(0, self.welcome.resources, [], [], [], [], "", [])
         return MemoryReport(0, self.welcome.node_id, {}, [], [], [], 0)
 
     def status(self) -> dict[str, Any]:

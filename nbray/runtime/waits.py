@@ -137,7 +137,7 @@ def _task(process: Process, task: Task, places: _Places) -> TaskFacts:
     return TaskFacts(
         task.task_id, TASK, task.name, state, task.attempt + 1, max(0, task.max_retries + 1),
         dict(task.shape), missing, max(task.missing, len(missing)) if state == WAITING else 0,
-        process_id, ahead,
+        process_id, ahead, task.task_id in process.submitter.recomputing.lineage,
     )  # fmt: skip
 
 

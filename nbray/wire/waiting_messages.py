@@ -42,6 +42,7 @@ class TaskFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
     missing_count: int
     process_id: bytes
     ahead: int
+    again: bool = False  # it was done, and what it made was lost
 
 
 class ObjectFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -155,6 +156,7 @@ class WaitsReport(Message, frozen=True):
     leases: list[LeaseFacts]
     queues: list[QueueFacts]
     paused: str
+    stored: list[tuple[bytes, str]]  # what the store knows of the objects that were asked for
 
 
 class Notice(Message, frozen=True):

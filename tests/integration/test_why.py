@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import nbray
@@ -20,7 +21,7 @@ LEAKS_CHECKED_PER = "module"
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster(_module_leaves_nothing_behind: None) -> Iterator[None]:
-    with session(num_cpus=2, resources={"tool": 1}, log_to_driver=False):
+    with session(num_cpus=2, resources={"tool": 1}, log_to_driver=False, object_store_memory=80 << 20):
         yield
 
 
@@ -73,6 +74,15 @@ def test_chain_leads_over_arguments_and_nested_gets_to_the_line_that_runs(folder
     (folder / "go").touch()
     assert nbray.get(ref, timeout=10) == 1
     assert nbray.why(ref).links[-1]["state"] == "inline"
+
+
+def test_object_on_the_disk_is_said_to_lie_there() -> None:
+    refs = [nbray.put(np.ones(4 << 20)) for _ in range(5)]  # 32 MiB each, the store has 80
+
+    links = [last(ref) for ref in refs]
+
+    assert "spilled" in {link["state"] for link in links}
+    assert all("is there" in link["text"] for link in links)
 
 
 def test_queued_task_names_who_holds_what_it_needs(folder: Path) -> None:

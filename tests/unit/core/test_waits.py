@@ -59,6 +59,7 @@ class Story:
         self.queues: list[QueueFacts] = []
         self.states: dict[bytes, str] = {}
         self.paused = ""
+        self.stored: list[tuple[bytes, str]] = []
 
     def _task(self, name: str, state: str, **more: Any) -> None:
         facts: dict[str, Any] = {
@@ -113,7 +114,9 @@ class Story:
             for n, (process_id, state) in enumerate(self.states.items())
         ]
         known.add_report(
-            WaitsReport(0, {CPU: 2 * UNIT}, processes, workers, self.leases, self.queues, self.paused)
+            WaitsReport(
+                0, {CPU: 2 * UNIT}, processes, workers, self.leases, self.queues, self.paused, self.stored
+            )
         )
         return known
 
@@ -290,6 +293,20 @@ def kinds(story: Story, name: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("state", [INLINE, IN_STORE, SPILLED, FAILED])
 def test_chain_of_what_is_there_ends_at_once(state: str) -> None:
     assert kinds(Story().has("a", state), "a") == [("object", state)]
+
+
+def test_chain_knows_from_the_store_what_lies_on_the_disk() -> None:
+    story = Story().has("a", IN_STORE)
+    story.stored = [(result("a"), SPILLED)]
+
+    assert kinds(story, "a") == [("object", SPILLED)]
+
+
+def test_chain_says_that_a_lost_object_is_made_again() -> None:
+    story = Story()
+    story._task("a", QUEUED, again=True)
+
+    assert "was lost, and task a makes it again" in chain(story.known(), result("a"))[0].text
 
 
 def test_chain_follows_arguments_and_gets_to_what_runs() -> None:

@@ -45,7 +45,8 @@ class Surroundings:
             self.scheduler, WorkerPool(1, 5), lambda: {DRIVER: 10, ONE: 11},
             lambda to, message: self.sent.append((to, message)),
             lambda delay_s, call: self.planned.append((delay_s, call)),
-            lambda _lease_id: 3.5, lambda: "paused", self.answered.append,
+            lambda object_id: "spilled" if object_id == b"o" else "", lambda _lease_id: 3.5,
+            lambda: "paused", self.answered.append,
         )  # fmt: skip
 
     def hear(self, sender: bytes, message: Message) -> None:
@@ -68,7 +69,7 @@ def around(monkeypatch: pytest.MonkeyPatch) -> Surroundings:
 
 
 def test_everybody_is_asked_and_the_report_comes_when_all_have_answered(around: Surroundings) -> None:
-    around.hear(DRIVER, GetWaits(7, [b"o"], True))
+    around.hear(DRIVER, GetWaits(7, [b"o", b"p"], True))
     asked = around.asked()
     assert set(asked) == {DRIVER, ONE}
 
@@ -79,6 +80,7 @@ def test_everybody_is_asked_and_the_report_comes_when_all_have_answered(around: 
     ((to, report),) = around.reports()
     assert (to, report.request_id, len(report.processes), report.paused) == (DRIVER, 7, 2, "paused")
     assert around.answered == [ONE, DRIVER]
+    assert report.stored == [(b"o", "spilled")]
 
 
 def test_who_is_silent_is_left_out_after_a_second(around: Surroundings) -> None:
