@@ -38,6 +38,7 @@ from nbray.node.pushed_errors import PushedErrors
 from nbray.node.relieving import Relieving
 from nbray.node.snapshot import snapshot
 from nbray.node.storage import available_memory, spill_plan
+from nbray.node.watching import Watching
 from nbray.node.workers import WorkerExit, WorkerHandle, Workers
 from nbray.store.arena import Arena
 from nbray.store.budget import MemoryBudget
@@ -130,10 +131,16 @@ class NodeDaemon:
             self, self._scheduler, self._pool, self._events, start.resources, self._send_to,
             lambda: self._driver_id, self._loop.call_later,
         )  # fmt: skip
+        self._watching = Watching(
+            budget, start.memory_threshold, self._scheduler, self._pool, lambda: self.workers,
+            self._events.log, self._processes, self._store.state_of, lambda: self._driver_id, self._send_to,
+            self._loop.call_later, lambda: self._store.cool(_COOL_BYTES), self._find_worker,
+        )  # fmt: skip
         self._handlers: dict[type[Message], Callable[[Peer, Any], None]] = {
             **self._describing.handlers,
             **self._actors.handlers,
             **self._errors.handlers,
+            **self._watching.handlers,
             Hello: self._on_hello,
             RequestLease: self._on_request_lease,
             CancelLease: self._on_cancel_lease,
@@ -173,6 +180,7 @@ class NodeDaemon:
         self._pool.warm_up(commands)
         self.perform_pool(commands)
         loop.call_later(_TICK_S, self._tick)
+        self._watching.begin()
         try:
             await self._stopped.wait()
         finally:
@@ -359,17 +367,25 @@ class NodeDaemon:
         """What the scheduler ordered."""
         pool_commands: list[worker_process.Command] = []
         for command in commands:
-            owner = self._scheduler.owner_of(command.lease_id)
             if isinstance(command, lease_requests.Admit):
-                self._pool.need(command.lease_id, self._start.job_id, pool_commands)
+                if not self._watching.memory.holds_back(command.lease_id):
+                    self._pool.need(command.lease_id, self._start.job_id, pool_commands)
             elif isinstance(command, lease_requests.Infeasible):
-                self._send_to(owner or b"", LeaseInfeasible(command.lease_id, command.text))
-                self._errors.push("infeasible_task", command.text, told=owner == self._driver_id)
+                # People read the driver's lines only, whichever process asked.
+                self._send_to(self._driver_id, LeaseInfeasible(command.lease_id, command.text))
+                self._errors.push("infeasible_task", command.text, told=True)
             else:
                 when_idle = type(command) is lease_requests.Spare
                 self._send_to(command.owner, ReclaimLease(command.lease_id, when_idle))
         self.perform_pool(pool_commands)
         self._relieving.look()
+
+    def _find_worker(self, lease_id: bytes) -> None:
+        """An admitted lease was held back, and is not any more."""
+        if self._scheduler.owner_of(lease_id) is not None:
+            commands: list[worker_process.Command] = []
+            self._pool.need(lease_id, self._start.job_id, commands)
+            self.perform_pool(commands)
 
     def perform_pool(self, commands: list[worker_process.Command]) -> None:
         """What the pool of workers ordered."""
@@ -467,10 +483,11 @@ class NodeDaemon:
 
     def _bury(self, ended: WorkerExit, lease_id: bytes | None, owner: bytes | None) -> None:
         """Nothing runs any more for the sake of this process."""
+        cause, facts = self._watching.cause_of(ended, owner)
         if not self._actors.lost(ended) and lease_id is not None and owner is not None:
             lost = WorkerLost(
                 lease_id, ended.handle.process_id, ended.handle.pid, ended.exit_code, ended.term_signal,
-                ended.stderr_tail, ended.why,
+                ended.stderr_tail, ended.why, cause, facts,
             )  # fmt: skip
             self._send_to(owner, lost)
         self._store.process_lost(ended.handle.process_id)

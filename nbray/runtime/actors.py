@@ -112,7 +112,9 @@ class Actors:
         process = self._process
         place = process.context.place
         name = f"{template.class_name}.__init__"
-        spec = TaskSpec(0, template.class_id, name, 0, (), 0, place.depth, place.cell, Creation(template))
+        spec = TaskSpec(
+            0, template.class_id, name, 0, (), 0, place.depth, place.cell, pooled=Creation(template)
+        )
         return process.prepare(spec, args, kwargs, self._begin)
 
     def _begin(self, task: Task) -> tuple[bytes, ObjectRef | None]:
@@ -200,8 +202,9 @@ class Actors:
             name = f"{contact.class_name}.{method}"
             with self._loop.guard, self._loop.lock:
                 spec = contact.specs[kind] = TaskSpec(
-                    next(contact.numbers), b"", name, num_returns, (), retries, place.depth, place.cell, route
-                )
+                    next(contact.numbers), b"", name, num_returns, (), retries, place.depth, place.cell,
+                    pooled=route,
+                )  # fmt: skip
         return spec
 
     def place(self, task: Task) -> None:

@@ -22,7 +22,7 @@ from nbray.core.holds import HoldTable
 from nbray.core.object_commands import Command, Holding
 from nbray.core.object_moves import ObjectMoves
 from nbray.core.objects import ObjectTable
-from nbray.core.overview import overview
+from nbray.core.overview import overview, state_of
 from nbray.core.spilling import RoomMaker
 from nbray.store.arena import Arena
 from nbray.store.creating import Creations
@@ -115,6 +115,7 @@ class StoreServer:
         self._table.on_moved = moved
         self._holds = HoldTable()
         self.overview = partial(overview, self._table, self._holds)
+        self.state_of = partial(state_of, self._table)
         self._perform = Performer(self._space, send)
         moves = ObjectMoves(self._table)
         self._jobs = DiskJobs(
