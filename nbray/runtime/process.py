@@ -145,7 +145,7 @@ class Process:
         self.submitter.node_cpus = welcome.resources.get("CPU", 0)
         self.sharing = Sharing(self, self.loop, self.objects, self.submitter.tasks.tasks, self._check)
         self._export = self.sharing.export
-        self.gets = Gets(self, self.loop, self.objects, self.logs, self._check, self._why)
+        self.gets = Gets(self, self.loop, self.objects, self.logs, self._check, self._why, self.pin)
         self.get, self.get_one, self.wait = self.gets.get, self.gets.get_one, self.gets.wait
         self._daemon: Channel | None = None
         self._specs: dict[Any, TaskSpec] = {}
@@ -490,7 +490,7 @@ _HANDLERS: dict[type[Message], Callable[[Process, Any], None]] = {
     SettleParcels: lambda p, m: p.submitter.on_settle_parcels(m),
     RecallObjects: lambda p, m: p.objects.on_recall(m),
     ObjectsLost: lambda p, m: p.objects.on_lost(m),
-    DropObjects: lambda p, m: p.objects.freeing.free(m.object_ids),
+    DropObjects: lambda p, m: p.objects.freeing.free(o for o, _owner in m.held),
     RecallSlab: lambda p, m: p.objects.slabs.recalled(m),
     LogLines: lambda p, m: p.logs.arrived(m),
     Status: lambda p, m: p.questions.answered(m),

@@ -145,7 +145,7 @@ class Submitter:
             self._place(task)
 
     def _place(self, task: Task) -> None:
-        if task.dependencies:
+        if task.holds:
             error = self.arguments.error(task)
             if error is not None:
                 self._pass_on(task, error)
@@ -229,13 +229,14 @@ class Submitter:
                 self._loop.send_rows(channel, rows, now=False)
                 rows = []
                 self._introduce(link, channel, task.spec)
-            if task.holds and self.objects.away and self.arguments.withdraw(lease, task):
+            # All of them were ready; but what was lost since then is None until it is made again.
+            values: list[Any] = [entries[d].value for d in task.dependencies] if task.dependencies else []
+            is_doubtful = (task.holds and self.objects.away) or None in values
+            if is_doubtful and self.arguments.withdraw(lease, task):
                 self._touched.append(lease)  # it has room for others
                 self._loop.soon()
                 continue
-            values: list[Any] = []
-            if task.dependencies:  # ready, all of them, so no value is None
-                values = [entries[d].value for d in task.dependencies]
+            if values:
                 self.arguments.share_inner(task)
                 now = True
             args: Any = task.args
