@@ -63,7 +63,7 @@ HANDLERS: dict[type[Message], Callable[[Any, Any], None]] = {
     SettleParcels: lambda p, m: p.submitter.on_settle_parcels(m),
     RecallObjects: lambda p, m: p.objects.on_recall(m),
     ObjectsLost: lambda p, m: p.objects.on_lost(m),
-    DropObjects: lambda p, m: p.objects.freeing.free(m.object_ids),
+    DropObjects: lambda p, m: p.objects.freeing.free(o for o, _owner in m.held),
     RecallSlab: lambda p, m: p.objects.slabs.recalled(m),
     LogLines: lambda p, m: p.logs.arrived(m),
     **dict.fromkeys(ANSWERS, lambda p, m: p.questions.answered(m)),

@@ -133,7 +133,9 @@ class Process:
         self.submitter.node_cpus = welcome.resources.get("CPU", 0)
         self.sharing = Sharing(self, self.loop, self.objects, self.submitter.tasks.tasks, self._check)
         self._export = self.sharing.export
-        self.gets = Gets(self, self.loop, self.objects, self.logs, self._check, partial(waits.in_short, self))
+        self.gets = Gets(
+            self, self.loop, self.objects, self.logs, self._check, partial(waits.in_short, self), self.pin
+        )
         self.get, self.get_one, self.wait = self.gets.get, self.gets.get_one, self.gets.wait
         self._daemon: Channel | None = None
         self._specs: dict[Any, TaskSpec] = {}

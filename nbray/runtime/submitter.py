@@ -153,7 +153,7 @@ class Submitter:
         if type(task.spec.pooled) in _OF_ACTORS:
             self.actors.place(task)
             return
-        if task.dependencies:
+        if task.holds:
             error = self.arguments.error(task)
             if error is not None:
                 self.pass_on(task, error)
@@ -240,7 +240,7 @@ class Submitter:
                 self._loop.send_rows(channel, rows, now=False)
                 rows = []
                 self._introduce(link, channel, task.spec)
-            if task.holds and self.objects.away and self.arguments.withdraw(lease, task):
+            if task.holds and self.arguments.is_doubtful(task) and self.arguments.withdraw(lease, task):
                 self._touched.append(lease)  # it has room for others
                 self._loop.soon()
                 continue

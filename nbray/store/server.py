@@ -43,6 +43,7 @@ from nbray.wire.object_messages import (
     GetObjects,
     HoldObjects,
     LetGo,
+    ObjectGone,
     ObjectsPinned,
     ObjectsYielded,
     ParcelsSettled,
@@ -256,22 +257,27 @@ class StoreServer:
 
     def _on_drop(self, _process: bytes, message: DropObjects) -> None:
         """Owners free their objects themselves; of orphans it is done here."""
-        of: dict[bytes, list[bytes]] = {}
-        for object_id in message.object_ids:
+        of: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        for object_id, named in message.held:
             record = self._table.record(object_id)
-            if record is None:
-                continue
-            if not self._table.is_lost(record.owner):
-                of.setdefault(record.owner, []).append(object_id)
-                continue
-            out: list[Command] = []
-            self._table.abandon(object_id, out)
-            self._perform(out)
-            self._borrow(self._holds.freed, [object_id])
-        for owner, object_ids in of.items():
-            self._send(owner, DropObjects(object_ids))
+            owner = record.owner if record is not None else named
+            if not self._table.is_lost(owner):
+                of.setdefault(owner, []).append((object_id, owner))
+            elif record is not None:
+                out: list[Command] = []
+                self._table.abandon(object_id, out)
+                self._perform(out)
+                self._borrow(self._holds.freed, [object_id])
+        for owner, held in of.items():
+            self._send(owner, DropObjects(held))
 
     def _on_get(self, reader: bytes, message: GetObjects) -> None:
+        if message.if_lost:
+            for object_id, _owner in message.wanted:
+                record = self._table.record(object_id)
+                if record is not None and record.loss:
+                    self._send(reader, ObjectGone(object_id, record.loss))
+            return
         out: list[Command] = []
         self._table.get(message.wanted, reader, out)
         self._perform(out)
