@@ -160,11 +160,17 @@ class Known:
     def stuck(self) -> set[bytes]:
         """Tasks that cannot end by themselves, as far as is known."""
         stuck = {*self.tasks, *self.runs}
-        changed = True
-        while changed:
-            live = {task_id for task_id in stuck if self._is_live(task_id, stuck)}
-            changed = bool(live)
-            stuck -= live
+        waiting_for: dict[bytes, list[bytes]] = {}
+        for task_id in stuck:
+            for cause in self.causes(task_id):
+                waiting_for.setdefault(cause.task_id, []).append(task_id)
+        # Who becomes live may let those go on that wait for it, and nobody else: long chains are quick.
+        look = list(stuck)
+        while look:
+            task_id = look.pop()
+            if task_id in stuck and self._is_live(task_id, stuck):
+                stuck.remove(task_id)
+                look += waiting_for.get(task_id, ())
         return stuck
 
     def _is_live(self, task_id: bytes, stuck: set[bytes]) -> bool:
@@ -214,17 +220,19 @@ class Known:
         """
         if stuck is None:
             stuck = self.stuck()
+        seen: set[bytes] = set()  # from here on no cycle was found
         for task_id in sorted(stuck):
-            found = self._cycle_from(task_id, stuck)
+            found = self._cycle_from(task_id, stuck, seen)
             if found:
                 return found
         return []
 
-    def _cycle_from(self, task_id: bytes, stuck: set[bytes]) -> list[tuple[bytes, Cause]]:
+    def _cycle_from(self, task_id: bytes, stuck: set[bytes], seen: set[bytes]) -> list[tuple[bytes, Cause]]:
         path: dict[bytes, Cause] = {}
         while task_id not in path:
             cause = next((cause for cause in self.causes(task_id) if cause.task_id in stuck), None)
-            if cause is None:
+            if cause is None or task_id in seen:
+                seen.update(path)
                 return []
             path[task_id] = cause
             task_id = cause.task_id
