@@ -227,19 +227,23 @@ class Known:
                 return found
         return []
 
-    def _cycle_from(self, task_id: bytes, stuck: set[bytes], seen: set[bytes]) -> list[tuple[bytes, Cause]]:
-        path: dict[bytes, Cause] = {}
-        while task_id not in path:
-            cause = next((cause for cause in self.causes(task_id) if cause.task_id in stuck), None)
-            if cause is None or task_id in seen:
-                seen.update(path)
-                return []
-            path[task_id] = cause
-            task_id = cause.task_id
-        steps = list(path.items())
-        ring = steps[list(path).index(task_id) :]
-        first = ring.index(min(ring))
-        return ring[first:] + ring[:first]
+    def _cycle_from(self, start: bytes, stuck: set[bytes], seen: set[bytes]) -> list[tuple[bytes, Cause]]:
+        path = [start] if start not in seen else []
+        taken: dict[bytes, Cause] = {}
+        while path:
+            task_id = path[-1]
+            ways = (c for c in self.causes(task_id) if c.task_id in stuck and c.task_id not in seen)
+            cause = next(ways, None)
+            if cause is None:  # a dead end: one step back
+                seen.add(path.pop())
+                continue
+            taken[task_id] = cause
+            if cause.task_id in taken:
+                ring = [(each, taken[each]) for each in path[path.index(cause.task_id) :]]
+                first = ring.index(min(ring))
+                return ring[first:] + ring[:first]
+            path.append(cause.task_id)
+        return []
 
     def name_of(self, task_id: bytes) -> str:
         """What people call a task."""

@@ -234,6 +234,14 @@ def test_thousands_that_wait_for_an_infeasible_one_are_no_cycle() -> None:
     assert story.cycle() == []
 
 
+def test_cycle_is_found_behind_a_dead_end() -> None:
+    story = (
+        Story().queued("x", {GPU: 2 * UNIT}, [GPU], feasible=False).runs_("a", "x", "b").takes("b", "x", "a")
+    )
+
+    assert story.cycle() == ["a", "b"]
+
+
 def test_objects_that_are_needed_and_unknown_are_named() -> None:
     story = Story().runs_("a", "b", "x").takes("b", "y")
 
