@@ -20,7 +20,9 @@ from nbray.wire.waiting_messages import HELD_BACK, PUSHED, QUEUED, WAITING, Queu
 
 #: Kinds of links.
 OBJECT, TASK, WORKER, RESOURCES, CYCLE, UNKNOWN = "object", "task", "worker", "resources", "cycle", "unknown"
-_LINKS_MAX = 50
+MORE = "more"
+#: Of a longer chain the middle is left out.
+_FIRST, _LAST = 30, 9
 _STOPPED = {"T": "is stopped (SIGSTOP)", "t": "is held by a debugger"}
 
 
@@ -49,7 +51,12 @@ def how_stopped(state: str) -> str:
 
 def chain(known: Known, object_id: bytes) -> list[Link]:
     """The links from an object on, the last one being something that runs, is there, or will never be."""
-    return _Chain(known).of(object_id)
+    links = _Chain(known).of(object_id)
+    left_out = len(links) - _FIRST - _LAST
+    if left_out <= 1:
+        return links
+    gap = Link(MORE, "", "", "", f"and so on, over {left_out} more causes")
+    return [*links[:_FIRST], gap, *links[-_LAST:]]
 
 
 def cycle_words(known: Known, cycle: Sequence[tuple[bytes, Cause]]) -> str:
@@ -83,10 +90,10 @@ class _Chain:
 
     def of(self, object_id: bytes) -> list[Link]:
         following: bytes | None = object_id
-        while following is not None and len(self._links) < _LINKS_MAX:
+        while following is not None:
             task_id = self._object(following)
             following = None
-            while task_id is not None and following is None and len(self._links) < _LINKS_MAX:
+            while task_id is not None and following is None:
                 task_id, following = self._task(task_id)
         return self._links
 
@@ -123,9 +130,10 @@ class _Chain:
         known = self._known
         at = self._seen.get(task_id)
         if at is not None:
+            where = f"of line {at + 1}" if at < _FIRST else "of a line above"
             self._add(
                 CYCLE, task_id, known.name_of(task_id), "stuck",
-                f"that is the task of line {at + 1}: these tasks wait for each other and will never end",
+                f"that is the task {where}: these tasks wait for each other and will never end",
                 remedy="Stop one of them, or let it return instead of waiting inside.",
             )  # fmt: skip
             return None, None

@@ -160,11 +160,17 @@ class Known:
     def stuck(self) -> set[bytes]:
         """Tasks that cannot end by themselves, as far as is known."""
         stuck = {*self.tasks, *self.runs}
-        changed = True
-        while changed:
-            live = {task_id for task_id in stuck if self._is_live(task_id, stuck)}
-            changed = bool(live)
-            stuck -= live
+        waiting_for: dict[bytes, list[bytes]] = {}
+        for task_id in stuck:
+            for cause in self.causes(task_id):
+                waiting_for.setdefault(cause.task_id, []).append(task_id)
+        # Who becomes live may let those go on that wait for it, and nobody else: long chains are quick.
+        look = list(stuck)
+        while look:
+            task_id = look.pop()
+            if task_id in stuck and self._is_live(task_id, stuck):
+                stuck.remove(task_id)
+                look += waiting_for.get(task_id, ())
         return stuck
 
     def _is_live(self, task_id: bytes, stuck: set[bytes]) -> bool:
@@ -214,24 +220,30 @@ class Known:
         """
         if stuck is None:
             stuck = self.stuck()
+        seen: set[bytes] = set()  # from here on no cycle was found
         for task_id in sorted(stuck):
-            found = self._cycle_from(task_id, stuck)
+            found = self._cycle_from(task_id, stuck, seen)
             if found:
                 return found
         return []
 
-    def _cycle_from(self, task_id: bytes, stuck: set[bytes]) -> list[tuple[bytes, Cause]]:
-        path: dict[bytes, Cause] = {}
-        while task_id not in path:
-            cause = next((cause for cause in self.causes(task_id) if cause.task_id in stuck), None)
-            if cause is None:
-                return []
-            path[task_id] = cause
-            task_id = cause.task_id
-        steps = list(path.items())
-        ring = steps[list(path).index(task_id) :]
-        first = ring.index(min(ring))
-        return ring[first:] + ring[:first]
+    def _cycle_from(self, start: bytes, stuck: set[bytes], seen: set[bytes]) -> list[tuple[bytes, Cause]]:
+        path = [start] if start not in seen else []
+        taken: dict[bytes, Cause] = {}
+        while path:
+            task_id = path[-1]
+            ways = (c for c in self.causes(task_id) if c.task_id in stuck and c.task_id not in seen)
+            cause = next(ways, None)
+            if cause is None:  # a dead end: one step back
+                seen.add(path.pop())
+                continue
+            taken[task_id] = cause
+            if cause.task_id in taken:
+                ring = [(each, taken[each]) for each in path[path.index(cause.task_id) :]]
+                first = ring.index(min(ring))
+                return ring[first:] + ring[:first]
+            path.append(cause.task_id)
+        return []
 
     def name_of(self, task_id: bytes) -> str:
         """What people call a task."""

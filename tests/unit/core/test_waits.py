@@ -225,6 +225,23 @@ def test_infeasible_task_is_stuck_and_no_cycle() -> None:
     assert story.cycle() == []
 
 
+def test_thousands_that_wait_for_an_infeasible_one_are_no_cycle() -> None:
+    story = Story().queued("t0", {GPU: 2 * UNIT}, [GPU], feasible=False)
+    for number in range(1, 5000):
+        story.takes(f"t{number}", f"t{number - 1}")
+
+    assert len(story.known().stuck()) == 5000
+    assert story.cycle() == []
+
+
+def test_cycle_is_found_behind_a_dead_end() -> None:
+    story = (
+        Story().queued("x", {GPU: 2 * UNIT}, [GPU], feasible=False).runs_("a", "x", "b").takes("b", "x", "a")
+    )
+
+    assert story.cycle() == ["a", "b"]
+
+
 def test_objects_that_are_needed_and_unknown_are_named() -> None:
     story = Story().runs_("a", "b", "x").takes("b", "y")
 
@@ -369,6 +386,18 @@ def test_chain_of_a_task_that_waits_for_memory_says_so() -> None:
 
 def test_chain_of_what_nobody_knows_ends_with_that() -> None:
     assert kinds(Story(), "a") == [("unknown", "unknown")]
+
+
+def test_long_chain_is_found_at_once_and_its_end_is_shown() -> None:
+    story = Story().runs_("t0")
+    for number in range(1, 20_000):
+        story.takes(f"t{number}", f"t{number - 1}")
+
+    links = chain(story.known(), result("t19999"))
+
+    assert len(links) == 40
+    assert [link.kind for link in links].count("more") == 1
+    assert (links[-1].name, links[-1].state) == ("t0", "running")
 
 
 @given(stories())
