@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from nbray.api.actors import exit_actor, get_actor, kill, method
     from nbray.api.cancelling import cancel
     from nbray.api.errors import error_info, errors
+    from nbray.api.explaining import why
     from nbray.api.looking import memory, objects
     from nbray.api.modes import LOCAL_MODE, PYTHON_MODE, SCRIPT_MODE, SILENT_MODE, WORKER_MODE
     from nbray.api.objects import get, put, wait
     from nbray.api.serializers import register_custom_serializer
     from nbray.api.session import init, is_initialized, shutdown, status
     from nbray.api.tasks import RemoteFunction, remote
+    from nbray.model.ending_errors import OutOfMemoryError, RayOutOfMemoryError, TaskTimeoutError
     from nbray.model.errors import (
         BlockingCallError,
         ClusterNotFoundError,
@@ -87,12 +89,14 @@ _HOMES = {
     "nbray.api.cancelling": ("cancel",),
     "nbray.api.classic_worker": ("get_webui_url",),
     "nbray.api.errors": ("error_info", "errors"),
+    "nbray.api.explaining": ("why",),
     "nbray.api.looking": ("memory", "objects"),
     "nbray.api.modes": ("LOCAL_MODE", "PYTHON_MODE", "SCRIPT_MODE", "SILENT_MODE", "WORKER_MODE"),
     "nbray.api.objects": ("get", "put", "wait"),
     "nbray.api.serializers": ("register_custom_serializer",),
     "nbray.api.session": ("init", "is_initialized", "shutdown", "status"),
     "nbray.api.tasks": ("RemoteFunction", "remote"),
+    "nbray.model.ending_errors": ("OutOfMemoryError", "RayOutOfMemoryError", "TaskTimeoutError"),
     "nbray.runtime.identifiers": (
         "ActorCheckpointID", "ActorClassID", "ActorID", "ClientID", "FunctionID", "JobID", "TaskID",
         "UniqueID", "WorkerID",
@@ -156,12 +160,12 @@ __all__ = [
     "ActorClassID", "ActorID", "BlockingCallError", "ClientID", "ClusterNotFoundError", "FunctionID",
     "GetTimeoutError", "JobID",
     "NbrayError", "ObjectID", "ObjectLostError", "ObjectRef", "ObjectStoreFullError", "OptionError",
-    "OwnerDiedError", "PlatformError", "ProtocolError", "RayActorError", "RayCancellationError",
-    "RayConnectionError", "RayError", "RayGetArgumentError", "RayGetError", "RayTaskError", "RayTimeoutError",
-    "RayWorkerError", "RayletError", "RedisNotFoundError", "RemoteFunction", "ReservedNameError",
-    "SerializationError", "SessionStartError", "SocketPathError", "StaleSessionError", "TaskCancelledError",
-    "TaskID", "UniqueID", "UnknownObjectError", "UnreconstructableError", "WorkerCrashedError", "WorkerID",
-    "cancel", "error_info", "errors", "exit_actor", "get", "get_actor", "init", "is_initialized", "kill",
-    "memory", "method", "objects", "put", "register_custom_serializer", "remote", "shutdown", "status",
-    "wait",
+    "OutOfMemoryError", "OwnerDiedError", "PlatformError", "ProtocolError", "RayActorError",
+    "RayCancellationError", "RayConnectionError", "RayError", "RayGetArgumentError", "RayGetError",
+    "RayOutOfMemoryError", "RayTaskError", "RayTimeoutError", "RayWorkerError", "RayletError",
+    "RedisNotFoundError", "RemoteFunction", "ReservedNameError", "SerializationError", "SessionStartError",
+    "SocketPathError", "StaleSessionError", "TaskCancelledError", "TaskID", "TaskTimeoutError", "UniqueID",
+    "UnknownObjectError", "UnreconstructableError", "WorkerCrashedError", "WorkerID", "cancel", "error_info",
+    "errors", "exit_actor", "get", "get_actor", "init", "is_initialized", "kill", "memory", "method",
+    "objects", "put", "register_custom_serializer", "remote", "shutdown", "status", "wait", "why",
 ]  # fmt: skip

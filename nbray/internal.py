@@ -20,9 +20,10 @@ def free(
 ) -> None:
     """Free objects now, although somebody holds references to them.
 
-    Who asks for one from now on gets ``UnreconstructableError``. Views that exist stay good, and so do
-    tasks that run with it. What is not there yet is left alone. As a rule there is no need: an object is
-    freed by itself when nobody holds it any more.
+    Who asks for one from now on gets ``UnreconstructableError``: this process at once, others as soon as
+    the process that owns it has heard of it; who has it already may read it on. Views that exist stay
+    good, and so do tasks that run with it. What is not there yet is left alone: free it when it is. As a
+    rule there is no need: an object is freed by itself when nobody holds it any more.
 
     Args:
         object_ids: a reference, or a list of them.

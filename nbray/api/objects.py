@@ -64,6 +64,8 @@ def get(
             as any task of the list has failed.
         RayWorkerError: the process that ran the task died.
         RayTimeoutError: (also a TimeoutError) not ready in time; the task goes on.
+        BlockingCallError: in the event loop of an asyncio actor: ``await`` it there. Not with a timeout of
+            0, nor in the constructor, nor with ``NBRAY_ASYNC_BLOCKING=allow`` in the environment.
         ValueError: neither a reference nor a list, or a negative timeout.
         TypeError: the list holds something else than references.
         RayConnectionError: no session is running.
@@ -99,6 +101,7 @@ def wait(
     Raises:
         TypeError: not a list of references.
         ValueError: duplicates, a negative timeout, or ``num_returns`` out of range.
+        BlockingCallError: as ``get`` raises it.
         RayConnectionError: no session is running.
     """
     if isinstance(object_ids, ObjectRef):

@@ -34,7 +34,7 @@ DEFAULT_MAX_RETRIES = 3
 _SPELLINGS = {"num_return_vals": "num_returns"}
 _KNOWN = (
     "num_returns", "num_return_vals", "num_cpus", "num_gpus", "resources", "memory", "max_calls",
-    "max_retries", "checkpoint_interval",
+    "max_retries", "checkpoint_interval", "task_timeout_s",
 )  # fmt: skip
 _OF_ACTORS = ("max_restarts", "max_reconstructions", "max_task_retries")
 _RESERVED = (CPU, GPU, MEMORY, "object_store_memory")
@@ -50,7 +50,7 @@ class TaskOptions:
         NotImplementedError: ``object_store_memory``, which functions cannot reserve.
     """
 
-    __slots__ = ("given", "max_calls", "max_retries", "num_returns")
+    __slots__ = ("given", "max_calls", "max_retries", "num_returns", "task_timeout_s")
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.given = {name: value for name, value in given.items() if value is not None}
@@ -65,6 +65,7 @@ class TaskOptions:
         self.max_retries = self._count("max_retries", DEFAULT_MAX_RETRIES, -1)
         self.max_calls = self._count("max_calls", 0, 0)
         self._count("checkpoint_interval", -1, -1)
+        self.task_timeout_s = timeout_s(self.given.get("task_timeout_s"))
         check_resources(self.given)
 
     def _count(self, name: str, default: int, least: int) -> int:
@@ -121,6 +122,22 @@ def check_resources(given: Mapping[str, Any]) -> None:
             raise ReservedNameError(
                 f"resources may not name {name}: use num_cpus, num_gpus or memory, options of their own."
             )
+
+
+def timeout_s(given: object) -> float | None:
+    """How long a task may run, in seconds; 0: without end, None: nothing was said.
+
+    Raises:
+        TypeError: not a number.
+        ValueError: negative, or not finite.
+    """
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, Real):
+        raise TypeError(f"task_timeout_s must be a number of seconds, not {given!r}.")
+    if not 0 <= float(given) < math.inf:
+        raise ValueError(f"task_timeout_s must be 0 (no limit) or more seconds, not {given!r}.")
+    return float(given)
 
 
 def _refuse(name: str) -> None:

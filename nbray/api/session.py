@@ -89,6 +89,8 @@ def init(  # noqa: D417  # the arguments of one line in the docstring are explai
     object_spilling_directory: str | None = None,
     object_spilling_limit: int | None = None,
     lru_evict: bool = False,
+    memory_usage_threshold: float | None = None,
+    task_timeout_s: float | None = None,
     plasma_directory: str | None = None,
     huge_pages: bool = False,
     plasma_store_socket_name: str | None = None,
@@ -120,6 +122,12 @@ def init(  # noqa: D417  # the arguments of one line in the docstring are explai
             1 GiB, or 2 % of a smaller disk.
         lru_evict: when the store is full, the objects that were not used for longest go for good. Results
             of tasks are computed again when they are asked for, what was ``put`` is lost.
+        memory_usage_threshold: when more than this share of the memory (of the machine, or of a container)
+            is in use, the task that began last is ended, and runs again when there is room; default 0.95;
+            1: never.
+        task_timeout_s: how long an attempt of a task may run, unless its options say otherwise; then its
+            worker is killed, and it runs again, or fails with ``TaskTimeoutError``.
+            0, the default: without end.
         plasma_directory: a directory, such as /dev/shm, in which the shared memory is a file without a
             name; default: memory without any directory.
         huge_pages: the shared memory consists of huge pages, which the machine must have reserved
@@ -230,7 +238,10 @@ def _launch(wanted: Settings, on_warning: Callable[[str], None] | None) -> Local
         starting.abandon()
         raise
     on_log = _print_log if wanted.log_to_driver else None
-    return LocalCluster(starting, wanted.resources, wanted.store, on_log, on_warning, wanted.job_id)
+    return LocalCluster(
+        starting, wanted.resources, wanted.store, on_log, on_warning, wanted.job_id,
+        memory_threshold=wanted.memory_threshold, task_timeout_s=wanted.task_timeout_s,
+    )  # fmt: skip
 
 
 def _describe(cluster: LocalCluster | InProcess, wanted: Settings, asked: Mapping[str, Any]) -> SessionInfo:

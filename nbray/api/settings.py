@@ -1,7 +1,7 @@
 """What ``init`` was asked for, checked: every parameter of the first and of the later releases of Ray.
 
 Called by:  api.session.
-Imports:    api.{addresses,modes,notices}, cluster.gpus, runtime.identifiers, model.
+Imports:    api.{addresses,modes,notices,options}, cluster.gpus, runtime.identifiers, model.
 Never:      starts anything. A setting whose feature is not there says so in ``notes``; none is silently lost.
 """
 
@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from nbray.api import modes, notices
 from nbray.api.addresses import resolved
+from nbray.api.options import timeout_s
 from nbray.cluster import gpus
 from nbray.model.errors import ReservedNameError, SocketPathError
 from nbray.model.limits import SOCKET_PATH_MAX_BYTES, STORE_MIN_BYTES
@@ -23,6 +25,8 @@ from nbray.model.store_plan import StorePlan
 from nbray.runtime.identifiers import JobID
 
 DEFAULT_NODE_IP = "127.0.0.1"
+#: Above this share of the memory in use, tasks are ended.
+DEFAULT_MEMORY_THRESHOLD = 0.95
 
 _RESERVED = (CPU, GPU, MEMORY, "object_store_memory")
 _MODES = (modes.SCRIPT_MODE, modes.PYTHON_MODE, modes.SILENT_MODE)
@@ -33,7 +37,7 @@ _OF_A_START = (
     "num_cpus", "num_gpus", "resources", "num_workers", "num_redis_shards", "redis_max_clients", "redis_port",
     "memory", "object_store_memory", "redis_max_memory", "plasma_directory", "huge_pages", "temp_dir",
     "plasma_store_socket_name", "raylet_socket_name", "_internal_config", "lru_evict", "object_spilling",
-    "object_spilling_directory", "object_spilling_limit",
+    "object_spilling_directory", "object_spilling_limit", "memory_usage_threshold", "task_timeout_s",
 )  # fmt: skip
 #: Where nothing was asked for, most are None or False, and these are True.
 _ON_BY_DEFAULT = ("object_spilling",)
@@ -82,6 +86,8 @@ class Settings:
     logging_level: int
     logging_format: str | None
     configure_logging: bool
+    memory_threshold: float  # a share of the memory, from 0 to 1
+    task_timeout_s: float  # 0: none
     notes: list[str] = field(default_factory=list)  # lines for the log
 
     @property
@@ -141,6 +147,8 @@ def check(asked: Mapping[str, Any]) -> Settings:
         logging_level=notices.level_number(asked["logging_level"]),
         logging_format=asked["logging_format"],
         configure_logging=bool(asked["configure_logging"]),
+        memory_threshold=_memory_threshold(asked["memory_usage_threshold"]),
+        task_timeout_s=timeout_s(asked["task_timeout_s"]) or 0.0,
         notes=notes,
     )
 
@@ -164,6 +172,16 @@ def _check_types(asked: Mapping[str, Any]) -> None:
     if asked["webui_host"] not in _WEB_HOSTS:
         raise ValueError(f"webui_host must be 'localhost' or '0.0.0.0', not {asked['webui_host']!r}.")
     _check_internal_config(asked["_internal_config"])
+
+
+def _memory_threshold(given: object) -> float:
+    if given is None:
+        return DEFAULT_MEMORY_THRESHOLD
+    if isinstance(given, bool) or not isinstance(given, Real):
+        raise TypeError(f"memory_usage_threshold must be a number, not {given!r}.")
+    if not 0 < float(given) <= 1:
+        raise ValueError(f"memory_usage_threshold must be above 0, and 1 (never) at most, not {given!r}.")
+    return float(given)
 
 
 def _check_internal_config(text: str | None) -> None:

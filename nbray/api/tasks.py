@@ -59,6 +59,7 @@ class _Calls:
         spec = process.task_spec(
             place, exported[1], self.definition.name,
             num_returns=options.num_returns, shape=exported[2], max_retries=options.max_retries,
+            timeout_s=options.task_timeout_s,
         )  # fmt: skip
         with _known_lock:
             if _generation == generation:
@@ -230,6 +231,8 @@ def remote(*args: Any, **options: Any) -> Any:
         max_retries: how often a task is run again when its *process* died; default 3; -1: always.
             A Python exception is never retried; nor is, for a third time, a task that crashed twice in the
             same way within 0.1 s of its start.
+        task_timeout_s: how long one attempt may run, waits inside included; then its worker is killed, and it
+            runs again as if its process had died. 0: without end; default: that of ``init``.
         checkpoint_interval: accepted, for old programs; functions have no checkpoints.
 
     Options of classes:

@@ -63,11 +63,16 @@ class LocalCluster:
         on_log: Callable[[LogLines], None] | None,
         on_warning: Callable[[str], None] | None,
         job_id: bytes | None = None,
+        *,
+        memory_threshold: float = 1.0,
+        task_timeout_s: float = 0.0,
     ) -> None:
         self._daemon = starting
         self.session = starting.session
         self._resources = resources
         self._store = store
+        self._memory_threshold = memory_threshold
+        self._task_timeout_s = task_timeout_s
         self._stopped_processes = 0
         self._gone = Waiter()
         self._driver_pid = os.getpid()
@@ -129,6 +134,8 @@ class LocalCluster:
             entrypoint=" ".join(sys.argv)[:200],
             cwd=os.getcwd(),
             umask=linux.umask_of(os.getpid()),
+            memory_threshold=self._memory_threshold,
+            task_timeout_s=self._task_timeout_s,
         )
 
     def _await_welcome(self, sock: socket.socket) -> tuple[Welcome, int]:

@@ -56,6 +56,9 @@ class Lineage:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def __contains__(self, task_id: bytes) -> bool:
+        return task_id in self._kept
+
     def keep(self, task: Task, results: Sequence[bytes], entries: Mapping[bytes, Entry]) -> None:
         """A task was answered, and these results of it lie in the store.
 

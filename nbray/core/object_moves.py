@@ -100,13 +100,17 @@ class ObjectMoves:
         if not self._ended(move, out):
             self._table.fire(*move, E.MOVE_FAILED, out)
 
-    def damaged(self, move: Move, out: list[Command]) -> None:
-        """What is on the disk cannot be read, or is not what was written. Also after ``check``."""
+    def damaged(self, move: Move, out: list[Command]) -> bool:
+        """What is on the disk cannot be read, or is not what was written. Also after ``check``.
+
+        False if that harms nobody: it was freed meanwhile, and its place on the disk was another's then.
+        """
         if self._ended(move, out) or move.copy.state not in {S.RESTORING, S.SPILLED}:
-            return
+            return False
         self._table.fire(*move, E.LOSE, out)
         self._table.lost_its_bytes(move.record, out)
         self._table.forget_if_empty(move.record)
+        return True
 
     def check(self, object_id: bytes) -> Move | None:
         """A thread begins to look whether it can be read where it lies; None if nobody waits for it."""

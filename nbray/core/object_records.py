@@ -49,6 +49,11 @@ class Record:
         return self.current is not None and self.current.state in WITH_BYTES
 
     @property
+    def loss(self) -> str:
+        """What became of its bytes, if they are gone and nobody has made them again."""
+        return self.current.state.value if self.current is not None and not self.has_bytes else ""
+
+    @property
     def is_empty(self) -> bool:
         return self.current is None and not self.writing and not self.lingering and not self.pins
 

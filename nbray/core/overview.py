@@ -41,6 +41,13 @@ def overview(table: ObjectTable, holds: HoldTable) -> tuple[list[StoredFacts], i
     return [_facts(record, copy, holds.holdings(record.object_id)) for record, copy in known], left_out
 
 
+def state_of(table: ObjectTable, object_id: bytes) -> str:
+    """Where an object stands, in the same words; "" if nothing is known of it here."""
+    record = table.record(object_id)
+    copies = record.copies() if record is not None else []
+    return _WORDS.get(copies[0].state, _ENDING)[0] if copies else ""
+
+
 def _facts(record: Record, copy: Copy, held: Holdings) -> StoredFacts:
     state, place = _WORDS.get(copy.state, _ENDING)
     if place and copy.extent is None:

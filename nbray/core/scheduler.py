@@ -22,7 +22,7 @@ JSSPP 1995), here with a count of admissions in place of estimated run times.
 from __future__ import annotations
 
 import heapq
-from typing import Any
+from typing import Any, NamedTuple
 
 from nbray.core.lease_requests import Admit, Command, Infeasible, Kind, Recent, Request, RequestQueue
 from nbray.core.lease_requests import RequestEvent as Event
@@ -38,6 +38,16 @@ BYPASS_LIMIT = 64
 
 #: Ended leases and lost owners whose IDs are kept, so that a late repeat does not start them anew.
 REMEMBERED = 8192
+
+
+class Waiting(NamedTuple):
+    """Requests of one kind that wait. ``lacking`` names resources of which too little is free."""
+
+    head: Request
+    number: int
+    feasible: bool
+    reason: str
+    lacking: list[str]
 
 
 class Scheduler:
@@ -241,6 +251,20 @@ class Scheduler:
             "overshoot": ledger.overshoot(),
             "queued": [self._describe(queue) for queue in sorted(self._queues.values(), key=_rank)],
         }
+
+    def leases(self) -> list[Request]:
+        """Those that have their resources, the oldest request first."""
+        return [r for r in self._requests.values() if r.state not in (State.QUEUED, State.ENDED)]
+
+    def waiting(self) -> list[Waiting]:
+        """The kinds of requests that wait, who comes first first."""
+        return [
+            Waiting(
+                queue.head(), len(queue.requests), queue.feasible, self._reason(queue),
+                self._ledger.missing(queue.shape),
+            )
+            for queue in sorted(self._queues.values(), key=_rank)
+        ]  # fmt: skip
 
     # --- inside --------------------------------------------------------------------------------------
 

@@ -92,6 +92,7 @@ class TaskSpec(msgspec.Struct, eq=False):
     max_retries: int
     depth: int
     cell: str
+    timeout_s: float = 0.0  # an attempt may run for so long; 0: without end
     pooled: Any = None  # ``core.leases``: the queue of its shape
     uncounted: int = 0  # ``runtime.recorder``: calls that have no row
 

@@ -13,9 +13,24 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
-from nbray.events.schema import CELL, DETAIL, ID, KIND, KINDS, NAME, RAN_US, STATE, STATES, TASK, Row, is_row
+from nbray.events.schema import (
+    CELL,
+    DETAIL,
+    ID,
+    KIND,
+    KINDS,
+    NAME,
+    ONCE,
+    RAN_US,
+    STATE,
+    STATES,
+    T_US,
+    TASK,
+    Row,
+    is_row,
+)
 
 #: Rows that are remembered per kind.
 ROWS_PER_KIND = 10_000
@@ -30,13 +45,21 @@ _RUNNING_MAX = 10_000
 _RUN_IS_OVER = frozenset({"finished", "failed", "retried", "cancelled"})
 
 
+class Running(NamedTuple):
+    """A task that runs. ``once``: it has no other attempt."""
+
+    name: str
+    since_us: int
+    once: bool
+
+
 class EventLog:
     """Bounded history per kind, and counts of what became of the tasks."""
 
     def __init__(self, rows_per_kind: int = ROWS_PER_KIND) -> None:
         self._recent: dict[str, deque[list[Any]]] = {kind: deque(maxlen=rows_per_kind) for kind in KINDS}
         self._tasks_by_name: dict[str, dict[str, int]] = {}
-        self._running: dict[bytes, set[bytes]] = {}
+        self._running: dict[bytes, dict[bytes, Running]] = {}
         self._dropped = 0
 
     @property
@@ -68,6 +91,10 @@ class EventLog:
         """A process ended: what it was running runs no more. Its history stays."""
         self._running.pop(process_id, None)
 
+    def running_in(self, process_id: bytes) -> list[Running]:
+        """What runs in a process now, the oldest first, but for what began within a quarter of a second."""
+        return list(self._running.get(process_id, {}).values())
+
     def recent(self, kind: str, limit: int) -> list[list[Any]]:
         """The newest ``limit`` rows of a kind, oldest first, each with the process ID as eighth field.
 
@@ -95,13 +122,14 @@ class EventLog:
             return
         counts[state] += 1
         if state == "running":
-            running = self._running.setdefault(process_id, set())
+            running = self._running.setdefault(process_id, {})
             if len(running) < _RUNNING_MAX:
-                running.add(row[ID])
+                once = bool(row[DETAIL]) and bool(row[DETAIL].get(ONCE))
+                running[row[ID]] = Running(row[NAME], row[T_US], once)
         elif row[DETAIL] and RAN_US in row[DETAIL]:
             counts["running"] += 1
         elif state in _RUN_IS_OVER and process_id in self._running:
-            self._running[process_id].discard(row[ID])
+            self._running[process_id].pop(row[ID], None)
 
     def _counts_of_new(self, name: str) -> dict[str, int]:
         if len(self._tasks_by_name) >= NAMES_MAX:

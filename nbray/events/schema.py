@@ -39,6 +39,8 @@ PROCESS = 7
 
 #: In the detail of a task's last row: how long it ran, and that it has no row ``running``.
 RAN_US = "ran_us"
+#: In the detail of a row ``running``: it is the last attempt that the task has.
+ONCE = "once"
 
 TASK = "task"
 ACTOR = "actor"

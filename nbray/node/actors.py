@@ -48,10 +48,8 @@ _LEAVE_DEADLINE_S = 10.0
 _LEASE_ID_BYTES = 16
 
 
-class Host(Protocol):
-    """The daemon, as far as actors need it."""
-
-    workers: Workers
+class Leases(Protocol):
+    """Who performs what the scheduler and the pool order."""
 
     def perform(self, commands: list[lease_requests.Command]) -> None: ...
     def perform_pool(self, commands: list[worker_process.Command]) -> None: ...
@@ -61,7 +59,8 @@ class ActorHost:
     """Hosts ``core.actors.ActorTable``.
 
     Args:
-        host: the daemon.
+        leases: performs what the scheduler and the pool order.
+        workers: the processes.
         resources: of the node.
         send: delivers a message to a process, and drops what a lost one would get.
         driver_id: of the process that detached actors belong to.
@@ -70,7 +69,8 @@ class ActorHost:
 
     def __init__(
         self,
-        host: Host,
+        leases: Leases,
+        workers: Workers,
         scheduler: Scheduler,
         pool: WorkerPool,
         events: EventFeed,
@@ -79,7 +79,8 @@ class ActorHost:
         driver_id: Callable[[], bytes],
         call_later: Callable[[float, Callable[[], None]], object],
     ) -> None:
-        self._host = host
+        self._leases = leases
+        self._workers = workers
         self._scheduler = scheduler
         self._pool = pool
         self._events = events
@@ -120,7 +121,7 @@ class ActorHost:
 
     def _on_left(self, peer: Peer, message: ActorLeft) -> None:
         self._run(partial(self._table.left, peer.process_id, message.why))
-        self._call_later(_LEAVE_DEADLINE_S, partial(self._host.workers.kill, peer.process_id))
+        self._call_later(_LEAVE_DEADLINE_S, partial(self._workers.kill, peer.process_id))
 
     def _on_kill(self, _peer: Peer, message: KillActor) -> None:
         self._run(partial(self._table.kill, message.actor_id, message.no_restart))
@@ -154,7 +155,7 @@ class ActorHost:
         commands: list[worker_process.Command] = []
         self._pool.dedicate(handle.process_id, commands)
         self._run(partial(self._table.leased, lease_id, handle.process_id, handle.pid, handle.endpoint))
-        self._host.perform_pool(commands)
+        self._leases.perform_pool(commands)
 
     def unavailable(self, lease_id: bytes, text: str) -> None:
         """There will be no process for an actor's lease."""
@@ -184,10 +185,10 @@ class ActorHost:
             elif isinstance(command, actor_record.Start):
                 self._start(command)
             elif isinstance(command, actor_record.Kill):
-                self._host.workers.kill(command.process_id)
+                self._workers.kill(command.process_id)
             elif isinstance(command, actor_record.Dismiss):
-                self._host.workers.dismiss(command.process_id)
-                self._call_later(_LEAVE_DEADLINE_S, partial(self._host.workers.kill, command.process_id))
+                self._workers.dismiss(command.process_id)
+                self._call_later(_LEAVE_DEADLINE_S, partial(self._workers.kill, command.process_id))
             else:
                 self._cancel(command.lease_id)
 
@@ -223,13 +224,13 @@ class ActorHost:
         commands: list[lease_requests.Command] = []
         name = f"Actor {spec.class_name}"
         self._scheduler.request(lease_id, owner, spec.resources, spec.depth, 1, name, commands, for_life=True)
-        self._host.perform(commands)
+        self._leases.perform(commands)
 
     def _cancel(self, lease_id: bytes) -> None:
         commands: list[lease_requests.Command] = []
         self._pool.abandon(lease_id)
         self._scheduler.ended(lease_id, commands)
-        self._host.perform(commands)
+        self._leases.perform(commands)
 
     def _start(self, command: actor_record.Start) -> None:
         actor = self._table.actors[command.actor_id]

@@ -88,6 +88,7 @@ def _run(driver: socket.socket, start: StartNode, booting: ZygoteProcess) -> Non
         start.resources,
         redis_endpoint,
         start.redis_origin,
+        start.task_timeout_s,
     )
     _serve(driver, start, redis, budget, arena, welcome, booting)
 

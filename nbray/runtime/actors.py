@@ -21,7 +21,7 @@ import msgspec
 from nbray.core import actor_calls
 from nbray.core.actor_calls import Creation, Route, RouteState
 from nbray.core.actor_record import ActorState
-from nbray.core.references import Away, Entry
+from nbray.core.references import Entry
 from nbray.core.tasks import Task, TaskSpec
 from nbray.model import ids
 from nbray.model.errors import RayActorError
@@ -40,7 +40,7 @@ from nbray.wire.actor_messages import (
     UnwatchActor,
     WatchActor,
 )
-from nbray.wire.base import Descriptor, Message
+from nbray.wire.base import Message
 from nbray.wire.codec import encode
 from nbray.wire.messages import DefineTask, OwnerHello, TaskCall, TasksDone
 
@@ -112,7 +112,9 @@ class Actors:
         process = self._process
         place = process.context.place
         name = f"{template.class_name}.__init__"
-        spec = TaskSpec(0, template.class_id, name, 0, (), 0, place.depth, place.cell, Creation(template))
+        spec = TaskSpec(
+            0, template.class_id, name, 0, (), 0, place.depth, place.cell, pooled=Creation(template)
+        )
         return process.prepare(spec, args, kwargs, self._begin)
 
     def _begin(self, task: Task) -> tuple[bytes, ObjectRef | None]:
@@ -137,6 +139,8 @@ class Actors:
             self._submitter.pass_on(task, error)
             return
         if len(task.dependencies) > MANY and self._arguments.move(task):
+            return
+        if task.holds and self._fetch(task):
             return
         args, values, _ = self._arguments.values(task)
         task.pushed()
@@ -200,8 +204,9 @@ class Actors:
             name = f"{contact.class_name}.{method}"
             with self._loop.guard, self._loop.lock:
                 spec = contact.specs[kind] = TaskSpec(
-                    next(contact.numbers), b"", name, num_returns, (), retries, place.depth, place.cell, route
-                )
+                    next(contact.numbers), b"", name, num_returns, (), retries, place.depth, place.cell,
+                    pooled=route,
+                )  # fmt: skip
         return spec
 
     def place(self, task: Task) -> None:
@@ -212,7 +217,7 @@ class Actors:
             return
         if (task.dependencies or route.state is _DEAD) and not self._may_go(route, task):
             return
-        if task.holds and self._objects.away and self._fetch(task):
+        if task.holds and self._fetch(task):
             actor_calls.hold_place(route, task)
         elif actor_calls.place(route, task):
             self._push(route, [task])
@@ -231,7 +236,7 @@ class Actors:
         route = task.spec.pooled
         if type(route) is Creation:
             self._declare(task)
-        elif self._may_go(route, task) and not (task.holds and self._objects.away and self._fetch(task)):
+        elif self._may_go(route, task) and not (task.holds and self._fetch(task)):
             if actor_calls.arguments_ready(route, task):
                 self._push(route, [task])
             else:
@@ -253,12 +258,8 @@ class Actors:
         return True
 
     def _fetch(self, task: Task) -> bool:
-        """Have arguments that were yielded brought back; the call waits for them. False: all are here."""
-        entries = self._objects.table.entries
-        wanted = dict.fromkeys(task.dependencies)
-        if type(task.args) is Descriptor:
-            wanted[task.args.object_id] = None
-        away = [entries[o] for o in wanted if type(entries[o].value) is Away]
+        """Have arguments that were yielded, or lost, brought back; the call waits. False: all are here."""
+        away = self._arguments.late(task) if self._arguments.is_doubtful(task) else None
         if not away:
             return False
         self._tasks.arguments_move(task, len(away))
@@ -279,7 +280,7 @@ class Actors:
     def _feed(self, route: Route) -> None:
         sent = actor_calls.take(route)
         while (task := actor_calls.next_call(route)) is not None:
-            if task.holds and self._objects.away and self._fetch(task):
+            if task.holds and self._fetch(task):
                 actor_calls.put_back(route, task)
             else:
                 actor_calls.send(route, task)

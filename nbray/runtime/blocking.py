@@ -61,6 +61,11 @@ class BlockingCount:
         with self._lock:
             self._depth = left
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether any wait is under way."""
+        return self._depth > 0
+
     def end(self) -> None:
         """The task is over. Waits that it left unfinished, in an event loop say, are nobody's any more."""
         with self._lock:

@@ -8,7 +8,7 @@ Never:      takes bytes away from under a view, or from a task that uses them: t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nbray.core.references import Away, Entry
 from nbray.model.errors import UnreconstructableError
@@ -20,13 +20,20 @@ if TYPE_CHECKING:
     from nbray.runtime.objects import Objects
 
 
+class _Condemned(NamedTuple):
+    """An object that goes when it is not in use here: for everybody if it is our own, else for us."""
+
+    is_own: bool
+    is_pinned: bool  # by us
+
+
 class Freeing:
     """Objects of one process that somebody wants gone. All methods: lock held."""
 
     def __init__(self, objects: Objects, tell_daemon: Callable[[Message], None]) -> None:
         self._objects = objects
         self._tell_daemon = tell_daemon
-        self.condemned: dict[bytes, bool] = {}  # whose bytes are still in use -> whether we pinned them
+        self.condemned: dict[bytes, _Condemned] = {}  # their bytes are still in use
 
     def free(self, object_ids: Iterable[bytes]) -> None:
         """Free those that are there; what is still to come is left alone. Owners are asked to free theirs."""
@@ -34,17 +41,23 @@ class Freeing:
         elsewhere = []
         for object_id in object_ids:
             entry = known.get(object_id)
-            if entry is not None and entry.owner is not None:
-                elsewhere.append(object_id)
-            elif entry is not None and entry.value is not None and not entry.failed:
+            if entry is None:
+                continue
+            if entry.owner is not None:
+                elsewhere.append((object_id, entry.owner))
+            if entry.value is not None and not entry.failed:
                 self._condemn(entry)
         if elsewhere:
             self._tell_daemon(DropObjects(elsewhere))
         self.advance()
 
     def _condemn(self, entry: Entry) -> None:
-        if type(entry.value) is Descriptor or type(entry.value) is Away or entry.shared:
-            self.condemned[entry.object_id] = entry.pinned
+        is_own = entry.owner is None
+        if entry.pinned or (is_own and type(entry.value) in (Descriptor, Away)):
+            self.condemned[entry.object_id] = _Condemned(is_own, entry.pinned)
+        elif is_own and entry.shared:  # on its way to the store: tasks may wait for it, and none has it
+            self._objects.promotions.withdraw(entry)
+            self._tell_daemon(FreeObjects([entry.object_id]))
         self._objects.forget_value(entry)
         entry.pinned = False
         entry.value = serialize_system_error(UnreconstructableError(entry.object_id, why="It was freed."))
@@ -55,12 +68,13 @@ class Freeing:
         if not self.condemned:
             return
         known, in_use = self._objects.table.entries, self._objects.in_use()
-        for object_id, pinned in list(self.condemned.items()):
+        for object_id, condemned in list(self.condemned.items()):
             entry = known.get(object_id)
             if object_id not in in_use and not (entry is not None and entry.views):
                 del self.condemned[object_id]
-                self._tell_daemon(FreeObjects([object_id]))
-                if self._objects.recomputing is not None:
-                    self._objects.recomputing.gone([object_id])
-                if pinned:
+                if condemned.is_own:
+                    self._tell_daemon(FreeObjects([object_id]))
+                    if self._objects.recomputing is not None:
+                        self._objects.recomputing.gone([object_id])
+                if condemned.is_pinned:
                     self._tell_daemon(UnpinObjects([object_id]))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from nbray.runtime import describing
+from nbray.runtime import describing, waits
 from nbray.runtime.questions import ANSWERS
 from nbray.wire.actor_messages import ActorUpdate
 from nbray.wire.base import Message
@@ -40,6 +40,7 @@ from nbray.wire.object_messages import (
     SlabGranted,
     Unheld,
 )
+from nbray.wire.waiting_messages import DescribeWaits, MemoryEased, Notice
 
 logger = logging.getLogger("nbray")
 
@@ -49,7 +50,9 @@ HANDLERS: dict[type[Message], Callable[[Any, Any], None]] = {
     WorkerLost: lambda p, m: p.submitter.on_worker_lost(m),
     ActorUpdate: lambda p, m: p.actors.on_update(m),
     ReclaimLease: lambda p, m: p.submitter.on_reclaim(m.lease_id, m.when_idle),
-    LeaseInfeasible: lambda p, m: p.warn(m.text),
+    LeaseInfeasible: lambda p, m: p.notices.infeasible(m),
+    Notice: lambda p, m: p.notices.arrived(m),
+    MemoryEased: lambda p, _m: p.submitter.relief.eased(),
     Advice: lambda p, m: p.loop.later.append(partial(logger.warning, "%s", m.text)),
     ObjectCreated: lambda p, m: p.objects.on_created(m),
     CreateFailed: lambda p, m: p.objects.on_create_failed(m),
@@ -60,11 +63,12 @@ HANDLERS: dict[type[Message], Callable[[Any, Any], None]] = {
     SettleParcels: lambda p, m: p.submitter.on_settle_parcels(m),
     RecallObjects: lambda p, m: p.objects.on_recall(m),
     ObjectsLost: lambda p, m: p.objects.on_lost(m),
-    DropObjects: lambda p, m: p.objects.freeing.free(m.object_ids),
+    DropObjects: lambda p, m: p.objects.freeing.free(o for o, _owner in m.held),
     RecallSlab: lambda p, m: p.objects.slabs.recalled(m),
     LogLines: lambda p, m: p.logs.arrived(m),
     **dict.fromkeys(ANSWERS, lambda p, m: p.questions.answered(m)),
     ErrorPushed: lambda p, m: p.pushed.arrived(m),
     DescribeEntries: describing.answer,
+    DescribeWaits: waits.answer,
     CancelOf: lambda p, m: p.submitter.cancelling.asked(m),
 }

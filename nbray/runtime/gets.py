@@ -38,6 +38,7 @@ class Gets:
     Args:
         check: raises if the session is lost, or the reference is another session's.
         why: says what an object that is not ready waits for.
+        pin: pins objects at the daemon; when it returns all is there that the daemon said before.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Gets:
         logs: LogOrder,
         check: Callable[[ObjectRef], None],
         why: Callable[[Entry], str],
+        pin: Callable[[list[bytes]], object],
     ) -> None:
         self.on_blocking: Callable[[bool], None] | None = None  # set by workers: a task (un)blocks
         self.waiting: Wait | None = None  # of the running task, in a worker
@@ -58,6 +60,7 @@ class Gets:
         self._logs = logs
         self._check = check
         self._why = why
+        self._pin = pin
         self._main = threading.main_thread().ident
 
     def get_one(self, ref: ObjectRef, timeout_s: float | None) -> Any:
@@ -120,12 +123,16 @@ class Gets:
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         """Split distinct references into ready ones (at most ``num_returns``) and the rest.
 
+        What lies on the disk is ready, and stays there. What is lost is not, and is made again.
+
         Raises:
             ValueError: a reference is there twice.
         """
         entries = self._entries(refs)
         if len(set(entries)) != len(entries):
             raise ValueError("nbray.wait() takes distinct references; the list holds one twice.")
+        if self._objects.away and self._objects.ask_if_lost(entries):
+            self._pin([])  # a question: what is lost is known when it is answered
         ready = _ready(entries, num_returns)
         if len(ready) < num_returns:
             pending = [entry for entry in entries if entry.value is None]

@@ -96,5 +96,6 @@ def definition_of(spec: TaskSpec) -> DefineTask:
     """What a worker is told once of all calls of a kind."""
     threads = max(1, dict(spec.shape).get(CPU, 0) // UNIT)
     return DefineTask(
-        spec.spec_id, spec.function_id, spec.name, spec.num_returns, spec.depth, spec.cell, threads
-    )
+        spec.spec_id, spec.function_id, spec.name, spec.num_returns, spec.depth, spec.cell, threads,
+        spec.max_retries,
+    )  # fmt: skip

@@ -34,6 +34,7 @@ from nbray.wire.base import Message
 from nbray.wire.error_messages import ErrorRow, Errors, GetErrors, PushError
 from nbray.wire.memory_messages import MemoryReport
 from nbray.wire.messages import Welcome
+from nbray.wire.waiting_messages import GetWaits, WaitsReport
 
 _NODE = "local mode"
 
@@ -221,7 +222,7 @@ class LocalProcess(Process):
     # --- looking ------------------------------------------------------------------------------------
 
     def ask(self, make: Callable[[int], Message]) -> Message:
-        """Which errors were pushed, or who else holds something: nobody does."""
+        """Which errors were pushed, or who else holds something or waits for something: nobody does."""
         if self.failure is not None:
             raise self._lost()
         question = make(0)
@@ -229,6 +230,8 @@ class LocalProcess(Process):
             with self.loop.guard, self.loop.lock:
                 self.pushed.drain()
                 return Errors(0, self._errors.all())
+        if isinstance(question, GetWaits):
+            return WaitsReport(0, self.welcome.resources, [], [], [], [], "", [])
         return MemoryReport(0, self.welcome.node_id, {}, [], [], [], 0)
 
     def status(self) -> dict[str, Any]:

@@ -362,9 +362,14 @@ class Objects:
         if message.reason == "owner_died":
             self._lose(entry, OwnerDiedError(message.object_id))
         elif entry.owner is None:
-            self._make_again(entry, message.reason)
-        else:
+            if type(entry.value) is Away:  # else it was said before
+                self._make_again(entry, message.reason)
+        elif message.reason == "freed":
             self._lose(entry, _lost(message.object_id, message.reason))
+        elif type(entry.value) is Away:  # its owner makes it again, or says why not, when we ask for it
+            self.away -= 1
+            entry.value = None
+            self.ask([entry])
 
     def on_lost(self, message: ObjectsLost) -> None:
         """Others ask for these own objects, whose bytes are gone. Lock held."""
@@ -396,7 +401,7 @@ class Objects:
         if type(entry.value) is Away:
             self.away -= 1
             entry.value = None
-            entry.doubtful = True  # the store remembers that it had it
+            entry.doubtful = entry.owner is None  # the store remembers that it had it
 
     # --- room --------------------------------------------------------------------------------------
 
@@ -431,6 +436,14 @@ class Objects:
             entry.yielded = True  # its descriptor is on its way to us, and will be out of date
             return True
         return False
+
+    def ask_if_lost(self, entries: Iterable[Entry]) -> bool:
+        """Hear of those that are away and whose bytes are gone; False if none is away."""
+        with self._loop.guard, self._loop.lock:
+            away = [(e.object_id, self.owner_of(e)) for e in entries if type(e.value) is Away]
+            if away:
+                self._tell_daemon(GetObjects(away, True))
+        return bool(away)
 
     def fetch(self, entries: Iterable[Entry]) -> None:
         """Ask at once for all of these that are away: they come while the first are read."""

@@ -27,7 +27,7 @@ from nbray.model.errors import (
 )
 from nbray.model.limits import INLINE_MAX_BYTES
 from nbray.model.resources import Shape
-from nbray.runtime import custom_serializers
+from nbray.runtime import custom_serializers, waits
 from nbray.runtime.actors import Actors
 from nbray.runtime.arguments import mark_references
 from nbray.runtime.context import Place, TaskContext, new_context
@@ -36,6 +36,7 @@ from nbray.runtime.functions import Definition
 from nbray.runtime.gets import Gets
 from nbray.runtime.log_order import LogOrder
 from nbray.runtime.loop import Loop
+from nbray.runtime.notices import Notices
 from nbray.runtime.objects import Objects
 from nbray.runtime.pushed_errors import PushedErrors
 from nbray.runtime.questions import Questions
@@ -111,6 +112,7 @@ class Process:
         self.loop = Loop(self._before_poll, self._after_batch, self._housekeeping)
         self.recorder = Recorder(process_id, self.loop.lock, self.tell_daemon, self.loop.arm)
         self.logs = LogOrder(self.loop, on_log)
+        self.notices = Notices(self.loop, on_warning)
         self.questions = Questions(self.loop, self.tell_daemon)
         self.failure: NbrayError | None = None
         self.submitter = Submitter(
@@ -131,14 +133,17 @@ class Process:
         self.submitter.node_cpus = welcome.resources.get("CPU", 0)
         self.sharing = Sharing(self, self.loop, self.objects, self.submitter.tasks.tasks, self._check)
         self._export = self.sharing.export
-        self.gets = Gets(self, self.loop, self.objects, self.logs, self._check, self._why)
+        self.gets = Gets(
+            self, self.loop, self.objects, self.logs, self._check, partial(waits.in_short, self), self.pin
+        )
         self.get, self.get_one, self.wait = self.gets.get, self.gets.get_one, self.gets.wait
         self._daemon: Channel | None = None
         self._specs: dict[Any, TaskSpec] = {}
         self._repeats = Repeats()
         self.running: Callable[[], str] = lambda: ""  # set by workers: the name of the task that runs
+        #: Set by workers whose calls overlap: the context of each that runs, and for how many seconds it has.
+        self.overlapping: Callable[[], list[tuple[TaskContext, float]]] | None = None
         self.actor: Any = None  # set by workers that are one: a ``worker.actor.Actor``
-        self._on_warning = on_warning
         self._on_lost = on_lost
 
     # --- life --------------------------------------------------------------------------------------
@@ -208,11 +213,6 @@ class Process:
         if handler is not None:
             handler(self, message)
 
-    def warn(self, text: str) -> None:
-        """Tell people something, soon. Lock held."""
-        if self._on_warning is not None:
-            self.loop.later.append(partial(self._on_warning, text))
-
     def on_slab(self, message: SlabGranted) -> None:
         """Lock held."""
         self.objects.slabs.granted(message)
@@ -276,17 +276,20 @@ class Process:
         num_returns: int,
         shape: Shape,
         max_retries: int,
+        timeout_s: float | None = None,
     ) -> TaskSpec:
         """What ``submit`` takes, for calls from this place; the same one for the same kind of call.
 
         Workers remember each, so a loop over ``f.options(num_cpus=2).remote()`` must not make one a turn.
         """
-        kind = (function_id, name, num_returns, shape, max_retries, place.depth, place.cell)
+        timeout_s = self.welcome.task_timeout_s if timeout_s is None else timeout_s
+        kind = (function_id, name, num_returns, shape, max_retries, place.depth, place.cell, timeout_s)
         spec = self._specs.get(kind)
         if spec is None:
             with self.loop.guard, self.loop.lock:
                 spec = self._specs.get(kind) or TaskSpec(len(self._specs) + 1, *kind)
                 self._specs[kind] = spec
+                self.submitter.time_limits.are_used |= timeout_s > 0
         return spec
 
     def submit(self, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[ObjectRef]:
@@ -421,13 +424,6 @@ class Process:
         """Free objects by force; see ``nbray.internal.free``."""
         with self.loop.guard, self.loop.lock:
             self.objects.freeing.free(object_ids)
-
-    def _why(self, entry: Entry) -> str:
-        """What an object that is not ready waits for, for the text of a timeout."""
-        task = self.submitter.tasks.tasks.get(entry.object_id[: ids.TASK_ID_BYTES])
-        if task is None:
-            return "Its owner has not produced it yet."
-        return f"Task {task.name} is {task.state.value}."
 
     # --- asking the daemon -----------------------------------------------------------------------------
 

@@ -54,10 +54,11 @@ class Host(Protocol):
 class Promotion:
     """One value that was offered. ``tasks`` take it as an argument, and wait until it is there."""
 
-    __slots__ = ("entry", "tasks")
+    __slots__ = ("entry", "is_wanted", "tasks")
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
+        self.is_wanted = True
         self.tasks: list[Any] = []
 
 
@@ -108,13 +109,25 @@ class Promotions:
         if task is not None:
             promotion.tasks.append(task)
 
+    def withdraw(self, entry: Entry) -> None:
+        """Its value is not to be in the store any more: it was freed by force."""
+        promotion = self._under_way.get(entry.object_id)
+        if promotion is not None:
+            promotion.is_wanted = False
+        if entry in self._again:
+            self._again.remove(entry)
+
     def advance(self) -> None:
         """Move what was offered: into a slab, or ask for space. Stops while a slab is on its way."""
         queue, mapping = self._queue, self.mapping
         while queue:
             promotion = queue[0]
             value = promotion.entry.value
-            if type(value) is not bytes or not self._host.is_alive(promotion.entry):
+            if (
+                type(value) is not bytes
+                or not promotion.is_wanted
+                or not self._host.is_alive(promotion.entry)
+            ):
                 queue.popleft()
                 del self._under_way[promotion.entry.object_id]
                 self._tell_ready(promotion)
@@ -168,7 +181,7 @@ class Promotions:
         entry = promotion.entry
         value = entry.value
         assert self.mapping is not None
-        if type(value) is not bytes:
+        if type(value) is not bytes or not promotion.is_wanted:
             self._tell_daemon(AbortObject(object_id))
         else:
             with self.mapping.writable(message.descriptor) as target:
@@ -192,7 +205,7 @@ class Promotions:
             return False
         entry = promotion.entry
         size_bytes = len(entry.value) if type(entry.value) is bytes else 0
-        if entry.shared and message.reason != "exists":
+        if entry.shared and promotion.is_wanted and message.reason != "exists":
             # Somebody may wait for it: try again until there is room (housekeeping).
             self._again.append(entry)
             self._arm(time.monotonic() + RETRY_S)  # nothing else may be due here

@@ -19,10 +19,13 @@ from nbray.wire.error_messages import Errors
 from nbray.wire.memory_messages import MemoryReport
 from nbray.wire.messages import Status
 from nbray.wire.object_messages import ObjectsPinned
+from nbray.wire.waiting_messages import WaitsReport
 
 _DEADLINE_S = 10.0
-Answer = Status | ObjectsPinned | MemoryReport | Errors | ActorNamed | ActorList
-ANSWERS: tuple[type[Message], ...] = (Status, ObjectsPinned, MemoryReport, Errors, ActorNamed, ActorList)
+Answer = Status | ObjectsPinned | MemoryReport | WaitsReport | Errors | ActorNamed | ActorList
+ANSWERS: tuple[type[Message], ...] = (
+    Status, ObjectsPinned, MemoryReport, WaitsReport, Errors, ActorNamed, ActorList,
+)  # fmt: skip
 
 
 class Questions:

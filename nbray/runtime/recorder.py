@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from nbray.core.tasks import TaskSpec
 from nbray.events.ring import EventRing
-from nbray.events.schema import RAN_US, TASK
+from nbray.events.schema import ONCE, RAN_US, TASK
 from nbray.wire.base import Message
 from nbray.wire.messages import EventBatch
 
@@ -73,6 +73,8 @@ class Recorder:
         self._to_count: list[TaskSpec] = []
         self._folded_runs: dict[tuple[str, str], int] = {}  # each of these ran, too
         self._folded: dict[tuple[str, str], int] = {}
+        #: Set by workers: whether what runs here has no other attempt.
+        self.is_last_attempt: Callable[[], bool] = lambda: False
 
     def submitted(self, task_id: bytes, spec: TaskSpec) -> None:
         """A task of ours begins its life; every task comes here. Lock held."""
@@ -102,6 +104,13 @@ class Recorder:
         if self._due_s is None:
             with self._lock:
                 self._plan()
+
+    def began_ns(self) -> int:
+        """When the task that runs here began (``time.time_ns``); 0 if none ever did."""
+        try:
+            return self._begun[-1][0]
+        except IndexError:
+            return self._reported[0] if hasattr(self, "_reported") else 0
 
     def end(self, state: str) -> None:
         """The task that began last is over."""
@@ -208,7 +217,8 @@ class Recorder:
             return
         self._reported = began
         began_ns, task_id, named = began
-        self._append((began_ns // 1000, TASK, task_id, "running", named.name, named.cell, None))
+        detail = {ONCE: True} if self.is_last_attempt() else None
+        self._append((began_ns // 1000, TASK, task_id, "running", named.name, named.cell, detail))
 
     def _report_calls(self) -> None:
         while self._begun_calls:

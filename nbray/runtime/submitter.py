@@ -29,7 +29,10 @@ from nbray.runtime.loop import Loop
 from nbray.runtime.objects import Objects
 from nbray.runtime.parcels import Parcels
 from nbray.runtime.recomputing import Recomputing
+from nbray.runtime.relief import Relief
 from nbray.runtime.task_arguments import BULKY_BYTES, MANY, TaskArguments
+from nbray.runtime.task_errors import serialize_system_error
+from nbray.runtime.time_limits import TimeLimits
 from nbray.runtime.worker_errors import new_poison, tell_failed, tell_not_run, worker_error
 from nbray.transport.channel import Channel
 from nbray.wire.base import Descriptor, Message
@@ -104,6 +107,8 @@ class Submitter:
         self._doomed: deque[tuple[Task, bytes]] = deque()  # an argument of theirs is an error
         self._dying = Dying()
         self._poison = new_poison()
+        self.relief = Relief(self._place, loop.arm)
+        self.time_limits = TimeLimits(self.pool, tell_daemon)
 
     def attach(self, objects: Objects) -> None:
         """Whose values the tasks take and make."""
@@ -148,7 +153,7 @@ class Submitter:
         if type(task.spec.pooled) in _OF_ACTORS:
             self.actors.place(task)
             return
-        if task.dependencies:
+        if task.holds:
             error = self.arguments.error(task)
             if error is not None:
                 self.pass_on(task, error)
@@ -235,7 +240,7 @@ class Submitter:
                 self._loop.send_rows(channel, rows, now=False)
                 rows = []
                 self._introduce(link, channel, task.spec)
-            if task.holds and self.objects.away and self.arguments.withdraw(lease, task):
+            if task.holds and self.arguments.is_doubtful(task) and self.arguments.withdraw(lease, task):
                 self._touched.append(lease)  # it has room for others
                 self._loop.soon()
                 continue
@@ -458,7 +463,8 @@ class Submitter:
             is_poison = cause is not None and self._poison.is_found_in(task.task_id, cause.term_signal, ran_s)
             if not is_poison and self.tasks.worker_lost(task):
                 self._record(task.task_id, "retried", task.spec)
-                self.pool.requeue(task, now_s, commands)
+                if not self.relief.keeps(task, cause, now_s):
+                    self.pool.requeue(task, now_s, commands)
             else:
                 failed.append(task)
         # First these: a failure may free others to be pushed, and pushes leave in their order.
@@ -482,8 +488,6 @@ class Submitter:
         self._loop.arm(_monotonic() + _TICK_S)  # to cancel the other requests of this shape
 
     def _fail(self, task: Task, error: NbrayError) -> None:
-        from nbray.runtime.task_errors import serialize_system_error
-
         tell_failed(task, error)
         self._finish(task, serialize_system_error(error), True)
 
@@ -495,6 +499,8 @@ class Submitter:
         for lease in self._dying.late(now_s):
             self._tell_daemon(LinkLost(lease.lease_id))
         self.cancelling.housekeeping(now_s)
+        self.relief.housekeeping(now_s)
+        self.time_limits.check(now_s)
         commands: list[Command] = []
         again = self.pool.housekeeping(now_s, commands)
         self._perform(commands)

@@ -18,7 +18,7 @@ from collections import deque
 from typing import Any
 
 from nbray.core.leases import Lease, LeasePool, LeaseState
-from nbray.core.references import Away
+from nbray.core.references import Away, Entry
 from nbray.core.tasks import Task, TaskState, TaskTable
 from nbray.model.limits import INLINE_MAX_BYTES, INLINE_TOTAL_MAX_BYTES
 from nbray.runtime.objects import Objects
@@ -104,16 +104,25 @@ class TaskArguments:
                         if self._objects.is_alive(result):
                             self._objects.contain(result, inner)
                 return entry.value
+        if type(task.args) is Descriptor:  # what was passed by value may have been lost
+            entry = entries[task.args.object_id]
+            return entry.value if entry.failed and type(entry.value) is bytes else None
         return None
 
+    def is_doubtful(self, task: Task) -> bool:
+        """Whether something that it takes may not be at hand: it was yielded, or lost, since it was ready."""
+        if self._objects.away:
+            return True
+        entries = self._objects.table.entries
+        return None in [entries[object_id].value for object_id in task.dependencies]
+
     def withdraw(self, lease: Lease, task: Task) -> bool:
-        """Do not push it if something that it takes was yielded meanwhile, or all is too much together.
+        """Do not push it if something that it takes was yielded or lost meanwhile, or is too much together.
 
         Call ``admit`` soon.
         """
-        entries = self._objects.table.entries
         needed = self._needed(task)
-        is_there = all(type(entries[object_id].value) is not Away for object_id in needed)
+        is_there = not self.late(task)
         is_admitted = task.task_id in self.admitted
         if is_there and (is_admitted or self._fit(needed)):
             if not is_admitted:
@@ -133,7 +142,6 @@ class TaskArguments:
         Call it again within ``PATIENCE_S`` while tasks are parked.
         """
         ready = []
-        entries = self._objects.table.entries
         while self.parked:
             task = self.parked[0]
             if task.state is TaskState.WAITING:
@@ -141,13 +149,13 @@ class TaskArguments:
                 if not self._fit(needed) and not self._is_patience_over(task, now_s):
                     break
                 self._take(task, needed)
-                away = [entries[object_id] for object_id in needed if type(entries[object_id].value) is Away]
-                task.missing += len(away)
-                for entry in away:
+                late = self.late(task)
+                task.missing += len(late)
+                for entry in late:
                     if entry.dependents is None:
                         entry.dependents = []
                     entry.dependents.append(task)
-                self._objects.ask(away)
+                self._objects.ask(late)
                 if self._tasks.argument_ready(task):
                     ready.append(task)
             self.parked.popleft()
@@ -182,13 +190,20 @@ class TaskArguments:
                 del self._used[object_id]
                 self._used_bytes -= use.size_bytes
 
+    def _taken(self, task: Task) -> list[Entry]:
+        entries = self._objects.table.entries
+        taken = dict.fromkeys(task.dependencies)
+        if type(task.args) is Descriptor:
+            taken[task.args.object_id] = None
+        return [entries[object_id] for object_id in taken]
+
     def _needed(self, task: Task) -> list[bytes]:
         """What it takes that lies in the store, or on the disk."""
-        entries = self._objects.table.entries
-        needed = dict.fromkeys(task.dependencies)
-        if type(task.args) is Descriptor:
-            needed[task.args.object_id] = None
-        return [o for o in needed if type(entries[o].value) in (Descriptor, Away)]
+        return [e.object_id for e in self._taken(task) if type(e.value) in (Descriptor, Away)]
+
+    def late(self, task: Task) -> list[Entry]:
+        """What it takes that has to be brought back, or is being made again."""
+        return [e for e in self._taken(task) if e.value is None or type(e.value) is Away]
 
     def _fit(self, needed: list[bytes]) -> bool:
         """Whether these may be in the store beside what admitted tasks take.

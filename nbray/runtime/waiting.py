@@ -86,6 +86,10 @@ class AllOf(Waiter):
     def recheck(self) -> None:
         self.done = self.remaining <= 0 or self._is_broken
 
+    def missing(self) -> list[Entry]:
+        """Those that are not there."""
+        return [entry for entry in self._missing if entry.value is None]
+
     def failed(self, entry: Entry) -> None:
         """An object came as an error: is it one of ours?"""
         if self._members is None:

@@ -11,10 +11,14 @@ import signal
 
 from nbray.core.poison import Poison
 from nbray.core.tasks import Task
+from nbray.model.ending_errors import RayOutOfMemoryError, TaskTimeoutError
 from nbray.model.errors import NbrayError, RayCancellationError, RayWorkerError
 from nbray.runtime.pushed_errors import TASK, push
 from nbray.runtime.task_errors import text_of
 from nbray.wire.messages import WorkerLost
+from nbray.wire.waiting_messages import BY_MEMORY, BY_TIMEOUT
+
+_CLASSES: dict[str, type[RayWorkerError]] = {BY_MEMORY: RayOutOfMemoryError, BY_TIMEOUT: TaskTimeoutError}
 
 #: How a program ends because of what it did itself.
 CRASH_SIGNALS = frozenset(
@@ -33,7 +37,9 @@ def new_poison() -> Poison:
 def worker_error(task: Task, cause: WorkerLost | None, *, is_poison: bool = False) -> RayWorkerError:
     """The typed error for a task whose worker died."""
     attempt = task.attempt + 1
-    return RayWorkerError(
+    made = _CLASSES.get(cause.cause, RayWorkerError) if cause else RayWorkerError
+    facts = cause.facts if cause and made is not RayWorkerError else {}
+    return made(
         task_name=task.name,
         task_id=task.task_id.hex(),
         attempt=attempt,
@@ -45,6 +51,7 @@ def worker_error(task: Task, cause: WorkerLost | None, *, is_poison: bool = Fals
         stderr_tail=cause.stderr_tail if cause else "",
         why=cause.why if cause else "Nothing was heard of how it ended.",
         is_poison=is_poison,
+        **facts,
     )
 
 

@@ -1,7 +1,7 @@
 """How much memory the store may still take, on this machine and inside its memory cgroups.
 
-Called by:  node (default capacity, and ``available`` for the store server).
-Imports:    the standard library.
+Called by:  node (default capacity, ``available`` for the store server, ``levels`` for who watches).
+Imports:    core.memory_watch for the type of a level.
 Never:      takes memory, caches a reading.
 
 A container's limit is invisible in /proc/meminfo, and an allocation beyond it is answered by
@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from nbray.core.memory_watch import Level
 from nbray.model.limits import STORE_MIN_BYTES
 
 #: The reserve is this, or this share of the level's total where that is more.
@@ -40,11 +41,12 @@ class _Names(NamedTuple):
     limits: tuple[str, ...]
     usage: str
     reclaimable: str  # key in memory.stat
+    events: str
 
 
 # memory.high does not kill but throttles to a crawl, which is no better for a notebook.
-_V2 = _Names(("memory.max", "memory.high"), "memory.current", "inactive_file")
-_V1 = _Names(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
+_V2 = _Names(("memory.max", "memory.high"), "memory.current", "inactive_file", "memory.events")
+_V1 = _Names(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file", "memory.oom_control")
 
 
 class MemoryBudget:
@@ -58,6 +60,7 @@ class MemoryBudget:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._meminfo = root / "proc/meminfo"
+        self._vmstat = root / "proc/vmstat"
         self._cgroups = list(_memory_cgroups(root))
         self._meminfo.read_bytes()
 
@@ -78,15 +81,26 @@ class MemoryBudget:
         return capacity // _PAGE_BYTES * _PAGE_BYTES
 
     def _rooms(self) -> Iterator[int]:
+        for level in self.levels():
+            yield level.limit_bytes - level.used_bytes - _reserve(level.limit_bytes)
+
+    def levels(self) -> Iterator[Level]:
+        """The machine, and each cgroup that has a limit: what is in use, and how much there is."""
         info = _table(self._meminfo.read_text())
-        free = info.get("MemAvailable", info.get("MemFree", 0)) * 1024
-        yield free - _reserve(info.get("MemTotal", 0) * 1024)
+        free, total = info.get("MemAvailable", info.get("MemFree", 0)) * 1024, info.get("MemTotal", 0) * 1024
+        yield Level("the machine", total - free, total)
         for directory, names in self._cgroups:
             limits = [n for n in (_number(directory / name) for name in names.limits) if n is not None]
             usage = _number(directory / names.usage)
             if limits and usage is not None:
                 reclaimable = _table(_text(directory / "memory.stat")).get(names.reclaimable, 0)
-                yield min(limits) - usage + min(reclaimable, usage) - _reserve(min(limits))
+                yield Level(f"cgroup {directory.name}", usage - min(reclaimable, usage), min(limits))
+
+    def kernel_kills(self) -> int:
+        """How many processes the kernel has ended for want of memory: of our cgroups, else of the machine."""
+        tables = [_table(_text(directory / names.events)) for directory, names in self._cgroups]
+        counts = [table["oom_kill"] for table in tables if "oom_kill" in table]
+        return sum(counts) if counts else _table(_text(self._vmstat)).get("oom_kill", 0)
 
 
 def _reserve(total_bytes: int) -> int:

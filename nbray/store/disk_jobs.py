@@ -385,14 +385,13 @@ class DiskJobs:
         self._perform(out)
 
     def _next_check(self) -> None:
-        if self._checks and self._reading < READS_MAX:
+        while self._checks and self._reading < READS_MAX:  # some are not wanted any more
             self.read_in_place(self._checks.popleft())
 
     def _damaged(self, move: Move, error: BaseException | None, out: list[Command]) -> None:
-        self.totals["spill_failures"] += 1
-        if self.file is not None:
+        if self._moves.damaged(move, out) and self.file is not None:
+            self.totals["spill_failures"] += 1
             self._say("damaged", refusals.damaged(str(self.file.directory), move.record.object_id, error))
-        self._moves.damaged(move, out)
 
     # --- the disk's space ----------------------------------------------------------------------------
 

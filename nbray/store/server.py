@@ -22,7 +22,7 @@ from nbray.core.holds import HoldTable
 from nbray.core.object_commands import Command, Holding
 from nbray.core.object_moves import ObjectMoves
 from nbray.core.objects import ObjectTable
-from nbray.core.overview import overview
+from nbray.core.overview import overview, state_of
 from nbray.core.spilling import RoomMaker
 from nbray.store.arena import Arena
 from nbray.store.creating import Creations
@@ -43,6 +43,7 @@ from nbray.wire.object_messages import (
     GetObjects,
     HoldObjects,
     LetGo,
+    ObjectGone,
     ObjectsPinned,
     ObjectsYielded,
     ParcelsSettled,
@@ -115,6 +116,7 @@ class StoreServer:
         self._table.on_moved = moved
         self._holds = HoldTable()
         self.overview = partial(overview, self._table, self._holds)
+        self.state_of = partial(state_of, self._table)
         self._perform = Performer(self._space, send)
         moves = ObjectMoves(self._table)
         self._jobs = DiskJobs(
@@ -255,22 +257,27 @@ class StoreServer:
 
     def _on_drop(self, _process: bytes, message: DropObjects) -> None:
         """Owners free their objects themselves; of orphans it is done here."""
-        of: dict[bytes, list[bytes]] = {}
-        for object_id in message.object_ids:
+        of: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        for object_id, named in message.held:
             record = self._table.record(object_id)
-            if record is None:
-                continue
-            if not self._table.is_lost(record.owner):
-                of.setdefault(record.owner, []).append(object_id)
-                continue
-            out: list[Command] = []
-            self._table.abandon(object_id, out)
-            self._perform(out)
-            self._borrow(self._holds.freed, [object_id])
-        for owner, object_ids in of.items():
-            self._send(owner, DropObjects(object_ids))
+            owner = record.owner if record is not None else named
+            if not self._table.is_lost(owner):
+                of.setdefault(owner, []).append((object_id, owner))
+            elif record is not None:
+                out: list[Command] = []
+                self._table.abandon(object_id, out)
+                self._perform(out)
+                self._borrow(self._holds.freed, [object_id])
+        for owner, held in of.items():
+            self._send(owner, DropObjects(held))
 
     def _on_get(self, reader: bytes, message: GetObjects) -> None:
+        if message.if_lost:
+            for object_id, _owner in message.wanted:
+                record = self._table.record(object_id)
+                if record is not None and record.loss:
+                    self._send(reader, ObjectGone(object_id, record.loss))
+            return
         out: list[Command] = []
         self._table.get(message.wanted, reader, out)
         self._perform(out)

@@ -49,11 +49,11 @@ def become_subreaper() -> None:
 
 def start_time_of(pid: int) -> int | None:
     """Start time of a process in clock ticks since boot; tells a reused PID. None if it is gone."""
-    fields = _stat_fields(pid)
+    fields = stat_fields(pid)
     return int(fields[19]) if fields else None
 
 
-def _stat_fields(pid: int) -> list[str]:
+def stat_fields(pid: int) -> list[str]:
     """Fields of /proc/PID/stat from the third on (the second, a name, may hold spaces)."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
@@ -72,7 +72,7 @@ def umask_of(pid: int) -> int:
 
 
 def is_zombie(pid: int) -> bool:
-    fields = _stat_fields(pid)
+    fields = stat_fields(pid)
     return bool(fields) and fields[0] == "Z"
 
 

@@ -1,7 +1,7 @@
 """Every message that nbray's processes exchange.
 
 Called by:  core, store, runtime, node, worker, which build and match on them.
-Imports:    msgspec, wire.base, wire.{actor,cancel,error,inline,memory,object}_messages.
+Imports:    msgspec, wire.base, wire.{actor,cancel,error,inline,memory,object,waiting}_messages.
 Never:      carries a large payload (a Descriptor does) or an object that must be unpickled to route it.
 
 Three conversations, all over frames of ``wire.codec``:
@@ -75,6 +75,15 @@ from nbray.wire.object_messages import (
     Unheld,
     UnpinObjects,
 )
+from nbray.wire.waiting_messages import (
+    DescribeWaits,
+    EndAttempt,
+    GetWaits,
+    MemoryEased,
+    Notice,
+    WaitsDescribed,
+    WaitsReport,
+)
 
 
 class OwnerAddress(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -116,6 +125,7 @@ class Welcome(Message):
     resources: dict[str, int]
     redis_endpoint: str
     redis_origin: str
+    task_timeout_s: float = 0.0  # of tasks that say nothing else; 0: none
 
 
 class StartFailed(Message):
@@ -146,6 +156,8 @@ class StartNode(Message):
     entrypoint: str
     cwd: str
     umask: int
+    memory_threshold: float = 1.0  # above this share of the memory in use tasks are ended; 1: never
+    task_timeout_s: float = 0.0
 
 
 class Shutdown(Message):
@@ -213,7 +225,8 @@ class ReclaimLease(Message):
 class WorkerLost(Message):
     """Daemon -> lease owner: the worker's process is gone. ``term_signal`` 0 means it exited.
 
-    ``why``: a sentence, if the daemon ended it.
+    ``why``: a sentence, if the daemon ended it. ``cause``: the kind of that, as in ``wire.waiting_messages``,
+    with the fields of the error; "" if unknown.
     """
 
     lease_id: bytes
@@ -223,6 +236,8 @@ class WorkerLost(Message):
     term_signal: int
     stderr_tail: str
     why: str = ""
+    cause: str = ""
+    facts: dict[str, Any] = {}  # noqa: RUF012  # msgspec copies it
 
 
 class LinkLost(Message):
@@ -332,6 +347,7 @@ class DefineTask(Message):
     depth: int
     cell: str
     threads: int  # that numeric libraries may use in it
+    max_retries: int = 0
 
 
 class TaskCall(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -439,4 +455,5 @@ ALL: tuple[type[Message], ...] = (
     CreateActor, FailActor, StartActor, ActorStarted, ActorLeft, KillActor, ReleaseActor, WatchActor,
     UnwatchActor, ActorUpdate, NameActor, FindActor, ActorNamed, GetActors, ActorList,
     CancelTask, CancelOf, SignalWorker, RunInline, InlineDeclined,
+    GetWaits, DescribeWaits, WaitsDescribed, WaitsReport, Notice, EndAttempt, MemoryEased,
 )  # fmt: skip

@@ -55,9 +55,13 @@ class FreeObjects(Message, frozen=True):
 
 
 class GetObjects(Message, frozen=True):
-    """Reader -> daemon: tell me when each is sealed, and pin it for me. Pairs (object, owner)."""
+    """Reader -> daemon: tell me when each is sealed, and pin it for me. Pairs (object, owner).
+
+    ``if_lost``: tell me only, and at once, which of them were there and are gone.
+    """
 
     wanted: list[tuple[bytes, bytes]]
+    if_lost: bool = False
 
 
 class ObjectReady(Message, frozen=True):
@@ -202,9 +206,12 @@ class ObjectsYielded(Message, frozen=True):
 
 
 class DropObjects(Message, frozen=True):
-    """Somebody -> daemon -> owner: free these although they are held; who reads them gets an error."""
+    """Somebody -> daemon -> owner: free these although they are held; who reads them gets an error.
 
-    object_ids: list[bytes]
+    Pairs (object, owner): the daemon may know nothing of an object that its owner keeps to itself.
+    """
+
+    held: list[tuple[bytes, bytes]]
 
 
 class ObjectsLost(Message, frozen=True):

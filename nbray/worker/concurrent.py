@@ -127,6 +127,7 @@ class CallHost:
         own = new_context(process.job_id, process.process_id, 1, spec.class_name, process.context.place)
         let_overlap(process, own)
         process.running = self._what_runs
+        process.overlapping = self._all_that_run
         self._own = Running(own, hands.emit)
         self._settling = Settling(process, hands.tidying, self._answer)
         sys.stdout, sys.stderr = (
@@ -146,6 +147,11 @@ class CallHost:
         if len(names) < 2:
             return names[0] if names else ""
         return f"{names[0]} and {len(names) - 1} more"
+
+    def _all_that_run(self) -> list[tuple[TaskContext, float]]:
+        now_ns = _clock_ns()
+        running = [one for one in list(self.running.values()) if one.call is not None]
+        return [(one.context, (now_ns - one.started_ns) / 1e9) for one in running]
 
     # --- one call ----------------------------------------------------------------------------------
 

@@ -105,6 +105,8 @@ class Executor:
         self._asked = self._interrupts.asked
         self._values = Values(process)
         process.objects.says_at_once = False  # but when a task is over
+        self._known: Known | None = None  # of the task that runs, or ran last
+        process.recorder.is_last_attempt = self._is_last_attempt
         process.running = lambda: process.context.name if self._running is not None else ""
         self._lines = Lines(process)
         self._log_reported = 0
@@ -144,7 +146,7 @@ class Executor:
             if self._idle is not None:
                 self._idle.complete()
         elif type(message) is DefineTask:
-            link.known[message.spec_id] = self._known(message)
+            link.known[message.spec_id] = self._learned(message)
         elif type(message) is DefineFunction:
             self._imports.define(message)
         elif type(message) is OwnerHello:
@@ -155,7 +157,7 @@ class Executor:
         elif type(message) is CancelTask:
             self._cancel(link, message)
 
-    def _known(self, message: DefineTask) -> Known:
+    def _learned(self, message: DefineTask) -> Known:
         known = Known(message)
         if self._actor is not None:  # its callers do not know what it has
             known.threads = self._actor.spec.threads
@@ -189,7 +191,7 @@ class Executor:
         self._actor = self._process.actor = Actor(self._process, self._imports, message)
         self._actor_link.owner_id = message.spec.owner
         for definition in self._actor.definitions():
-            self._actor_link.known[definition.spec_id] = self._known(definition)
+            self._actor_link.known[definition.spec_id] = self._learned(definition)
         self._queue(self._actor_link, self._actor.construction())
 
     def _queue(self, link: OwnerLink, call: TaskCall) -> None:
@@ -308,7 +310,7 @@ class Executor:
 
     def _execute(self, link: OwnerLink, call: TaskCall) -> None:
         process = self._process
-        known = link.known[call.spec_id]
+        known = self._known = link.known[call.spec_id]
         process.context = TaskContext(
             process.job_id, call.task_id, call.attempt, known.name, known.place, count(1)
         )
@@ -353,6 +355,10 @@ class Executor:
             self._lingering.look()
         linger = self._lingering.since_s is not None and self._lingering.is_too_long()
         self._is_used_up = linger or self._undoing.is_spoiled
+
+    def _is_last_attempt(self) -> bool:
+        known, attempt = self._known, self._process.context.attempt
+        return known is not None and 0 <= known.max_retries <= attempt
 
     def _attempt(self, link: OwnerLink, call: TaskCall, known: Known, borrowed: list[Entry]) -> Outcome:
         """Run the user's function; its frames and values are gone when this returns."""

@@ -18,7 +18,7 @@ from nbray.wire.messages import DefineTask
 class Known:
     """What an owner told of a kind of calls, and the function once it was loaded."""
 
-    __slots__ = ("cell", "function", "function_id", "name", "num_returns", "place", "threads")
+    __slots__ = ("cell", "function", "function_id", "max_retries", "name", "num_returns", "place", "threads")
 
     def __init__(self, message: DefineTask) -> None:
         self.function_id = message.function_id
@@ -26,6 +26,7 @@ class Known:
         self.cell = message.cell
         self.num_returns = message.num_returns
         self.threads = message.threads
+        self.max_retries = message.max_retries
         self.place = Place(message.cell, message.depth + 1)  # where its children come from
         self.function: Callable[..., Any] | None = None
 

@@ -56,13 +56,10 @@ class _Question(Waiter):
 
 
 class Settling:
-    """Of one worker.
+    """Of one worker. ``answer_nobody`` takes calls whose link leads nowhere; lock held.
 
-    Args:
-        answer_nobody: takes calls whose link leads nowhere; lock held.
-
-    ``over``, set by who wants to know, is called when nothing waits any more; ``may_linger`` says whether more
-    answers come soon, so that these may wait for up to a millisecond to leave with them. Both lock held.
+    ``over``, set by who wants to know, is called when nothing waits any more; ``may_linger`` says whether
+    more answers come soon, so that these may wait a millisecond to leave with them. Both lock held.
     """
 
     def __init__(self, process: Process, tidying: Tidying, answer_nobody: Callable[[Settled], None]) -> None:

@@ -718,3 +718,15 @@ def test_idle_actor_does_not_wake() -> None:
     gate.open.remote()
     ray.get(waits)
     assert this_process().failure is None
+
+
+def test_why_tells_of_a_call_that_runs_beside_others() -> None:
+    gate = Gate.remote()
+    refs = [gate.enter.remote(n) for n in range(3)]
+    await_inside(gate, 3)
+
+    told = str(ray.why(refs[1]))
+    gate.open.remote()
+    ray.get(refs)
+
+    assert "task Gate.enter runs on worker pid" in told

@@ -215,3 +215,13 @@ def test_cancel_comes_too_late_for_every_task_and_refuses_what_was_put() -> None
     assert ray.get(ref) == 42
     with pytest.raises(TypeError, match="was put"):
         ray.cancel(ray.put(1))
+
+
+def test_why_says_that_a_result_is_there() -> None:
+    @ray.remote
+    def f() -> int:
+        return 1
+
+    (link,) = ray.why(f.remote()).links
+
+    assert (link["kind"], link["state"]) == ("object", "inline")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import nbray
 from nbray.model.errors import RayTaskError, UnreconstructableError
 from tests.support.sessions import await_empty_store, await_forgotten, session, store_figures, this_process
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 LEAKS_CHECKED_PER = "module"
@@ -65,6 +67,12 @@ def plus_one(values: Any, folder: str, n: int) -> Any:
     return values + 1
 
 
+@nbray.remote
+def block(folder: str) -> None:
+    while not (Path(folder) / "go").exists():
+        time.sleep(0.002)
+
+
 def runs(folder: Path, name: object) -> int:
     return len((folder / str(name)).read_text())
 
@@ -111,6 +119,83 @@ def test_borrower_of_an_evicted_result_gets_it_made_again_by_its_owner(tmp_path:
 
     assert nbray.get(read.remote([ref])) == 6
     assert runs(tmp_path, 6) == 2
+
+
+def test_wait_has_an_evicted_result_made_again_and_counts_it_when_it_is_there(tmp_path: Path) -> None:
+    @nbray.remote
+    def slow(folder: str) -> Any:
+        with open(Path(folder) / "slow", "a") as file:
+            file.write("x")
+        while runs(Path(folder), "slow") > 1 and not (Path(folder) / "go").exists():
+            time.sleep(0.002)
+        return array(8)
+
+    ref = slow.remote(str(tmp_path))
+    nbray.wait([ref])
+    push_out()
+
+    assert nbray.wait([ref], timeout=0) == ([], [ref])
+    until(lambda: runs(tmp_path, "slow") == 2, "it is being made again")
+    assert nbray.wait([ref], timeout=0.05) == ([], [ref])
+    (tmp_path / "go").touch()
+    assert nbray.wait([ref], timeout=20) == ([ref], [])
+    assert nbray.get(ref)[0] == 8
+    assert runs(tmp_path, "slow") == 2
+
+
+def test_wait_of_a_borrower_has_its_owner_make_an_evicted_result_again(tmp_path: Path) -> None:
+    @nbray.remote
+    def owner(folder: str) -> list[Any]:
+        ref = make.remote(folder, 9)
+        nbray.wait([ref])
+        return [ref]
+
+    (ref,) = nbray.get(owner.remote(str(tmp_path)))
+    assert nbray.get(ref)[0] == 9
+    push_out()
+
+    ready, _rest = nbray.wait([ref], timeout=20)
+
+    assert ready == [ref]
+    assert runs(tmp_path, 9) == 2
+    assert nbray.get(ref)[0] == 9
+
+
+def test_wait_counts_as_ready_what_is_lost_for_good() -> None:
+    ref = nbray.put(array(3), weakref=True)
+    push_out()
+
+    assert nbray.wait([ref], timeout=10) == ([ref], [])
+    with pytest.raises(UnreconstructableError, match="evicted"):
+        nbray.get(ref)
+
+
+def test_queued_task_waits_for_an_argument_that_others_have_made_again(tmp_path: Path) -> None:
+    # given two tasks that take all CPUs, and one in the queue behind them that takes an evicted result
+    ref = make.remote(str(tmp_path), 10)
+    nbray.wait([ref])
+    push_out()
+    blocking = [block.remote(str(tmp_path)) for _ in range(2)]
+    behind = plus_one.remote(ref, str(tmp_path), 10)
+
+    # when somebody else has it made again, by a task that stands behind that one
+    assert nbray.wait([ref], timeout=0) == ([], [ref])
+    (tmp_path / "go").touch()
+
+    # then that one waits for it
+    assert (nbray.get(behind, timeout=20) == 11).all()
+    assert nbray.get(blocking) == [None, None]
+
+
+def test_queued_task_whose_large_argument_was_evicted_fails_and_says_why(tmp_path: Path) -> None:
+    blocking = [block.remote(str(tmp_path)) for _ in range(2)]
+    behind = plus_one.remote(array(1), str(tmp_path), 11)
+    push_out()
+    (tmp_path / "go").touch()
+
+    with pytest.raises(UnreconstructableError, match="passed by value"):
+        nbray.get(behind, timeout=20)
+    assert nbray.get(blocking) == [None, None]
 
 
 def test_one_result_of_several_is_made_again_and_the_others_stay_what_they_are(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import gc
 import os
 import pickle
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -358,6 +359,73 @@ def test_borrowed_object_can_be_freed() -> None:
     until(lambda: not store_figures()["objects"], "its owner has freed it")
     with pytest.raises(UnreconstructableError):
         nbray.get(ref, timeout=10)
+
+
+@pytest.mark.parametrize("size", [8, 300_000], ids=["small", "large"])
+def test_who_frees_a_borrowed_object_finds_it_gone_at_once(size: int) -> None:
+    @nbray.remote
+    def read_and_free(refs: list[Any]) -> str:
+        from nbray.internal import free
+
+        view = nbray.get(refs[0])
+        free(refs)
+        try:
+            nbray.get(refs[0])
+        except UnreconstructableError as exc:
+            return f"{exc} {view[0]}"
+        return "still there"
+
+    ref = nbray.put(np.full(size, 7, dtype=np.uint8))
+
+    text = nbray.get(read_and_free.remote([ref]))
+
+    assert "freed" in text
+    assert text.endswith("7")
+    with pytest.raises(UnreconstructableError, match="freed"):
+        until(lambda: nbray.get(ref) is None, "its owner has heard of it")
+
+
+def test_result_that_is_still_to_come_is_not_freed_and_can_be_when_it_is_there(tmp_path: Path) -> None:
+    @nbray.remote
+    def slow(folder: str) -> Any:
+        while not (Path(folder) / "go").exists():
+            time.sleep(0.002)
+        return np.full(300_000, 7, dtype=np.uint8)
+
+    @nbray.remote
+    def free_it(refs: list[Any]) -> None:
+        from nbray.internal import free
+
+        free(refs)
+
+    ref = slow.remote(str(tmp_path))
+    nbray.get(free_it.remote([ref]))  # by a borrower
+    free([ref])  # by its owner
+    (tmp_path / "go").touch()
+
+    assert nbray.get(ref)[0] == 7
+    nbray.get(free_it.remote([ref]))
+    with pytest.raises(UnreconstructableError, match="freed"):
+        until(lambda: nbray.get(ref) is None, "its owner has heard of it")
+
+
+def test_small_value_that_is_freed_while_it_moves_to_the_store_is_gone_for_all() -> None:
+    @nbray.remote
+    def read(refs: list[Any]) -> str:
+        try:
+            return str(nbray.get(refs[0]))
+        except UnreconstructableError as exc:
+            return str(exc)
+
+    for n in range(20):
+        ref = nbray.put(n)
+        answer = read.remote([ref])  # it begins to move
+        free([ref])
+
+        text = nbray.get(answer, timeout=20)
+        assert text == str(n) or "freed" in text
+        with pytest.raises(UnreconstructableError, match="freed"):
+            nbray.get(ref)
 
 
 def test_free_takes_references_only() -> None:

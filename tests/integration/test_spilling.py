@@ -117,6 +117,15 @@ def test_an_object_larger_than_the_store_is_read_on_the_disk_and_people_are_told
         until(lambda: store_figures()["spill_file_bytes"] == 0, "the disk is given back")
 
 
+def test_wait_counts_what_lies_on_the_disk_as_ready_and_leaves_it_there() -> None:
+    with session(num_cpus=2, object_store_memory=STORE):
+        refs = [ray.put(array(n)) for n in range(10)]
+
+        assert ray.wait(refs, num_returns=10, timeout=0) == (refs, [])
+        assert store_figures()["total_objects_restored"] == 0
+        assert store_figures()["spilled"] >= 5
+
+
 def test_results_of_tasks_are_spilled_too(folder: Path) -> None:
     with session(num_cpus=2, object_store_memory=STORE, object_spilling_directory=str(folder)):
         refs = [full.remote(n) for n in range(10)]

@@ -400,7 +400,7 @@ class ObjectMovesMachine(RuleBasedStateMachine):
         arena = self.arena_of(move)
         assert arena is not None
         out: list[Command] = []
-        finished: dict[tuple[str, str], Callable[[], None]] = {
+        finished: dict[tuple[str, str], Callable[[], object]] = {
             ("write", "well"): lambda: self.moves.written(move, 7, out),
             ("read", "well"): lambda: self.moves.restored(move, out),
             ("read", "no room"): lambda: self.moves.not_restored(move, out),

@@ -227,3 +227,24 @@ def test_a_directory_where_nothing_may_be_written_is_refused(monkeypatch: pytest
 
     with pytest.raises(ValueError, match="object_spilling_directory '/tmp': you may not write there"):
         check(object_spilling_directory="/tmp")
+
+
+# --- what is watched ------------------------------------------------------------------------------------
+
+
+def test_memory_is_watched_and_time_is_not_limited_unless_asked() -> None:
+    assert (check().memory_threshold, check().task_timeout_s) == (0.95, 0.0)
+    asked = check(memory_usage_threshold=0.5, task_timeout_s=7)
+    assert (asked.memory_threshold, asked.task_timeout_s) == (0.5, 7.0)
+
+
+@pytest.mark.parametrize("wrong", [0, -0.1, 1.01, float("nan")])
+def test_impossible_marks_of_memory_are_refused(wrong: float) -> None:
+    with pytest.raises(ValueError, match="memory_usage_threshold"):
+        check(memory_usage_threshold=wrong)
+
+
+@pytest.mark.parametrize("name", ["memory_usage_threshold", "task_timeout_s"])
+def test_what_is_watched_is_set_by_numbers(name: str) -> None:
+    with pytest.raises(TypeError, match=name):
+        check(**{name: "much"})

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from nbray.events.log import NAMES_MAX, OTHER_NAMES, EventLog
-from nbray.events.schema import NAME, PROCESS, RAN_US, TASK, WORKER, Row
+from nbray.events.log import NAMES_MAX, OTHER_NAMES, EventLog, Running
+from nbray.events.schema import NAME, ONCE, PROCESS, RAN_US, TASK, WORKER, Row
 
 OWNER, RUNNER = b"owner", b"runner"
 
@@ -159,3 +159,15 @@ def test_a_state_that_nobody_knows_is_kept_as_a_row_but_not_counted() -> None:
 
     assert "bewildered" not in log.tasks()
     assert len(log.recent(TASK, 1)) == 1
+
+
+def test_what_runs_in_a_process_is_told_until_it_ends() -> None:
+    log = EventLog()
+
+    log.add(
+        RUNNER, [task(1, "running", "load"), task(1, "finished"), task(2, "running", detail={ONCE: True})]
+    )
+
+    assert log.running_in(RUNNER) == [Running("train", 2, True)]
+    log.add(RUNNER, [task(2, "failed")])
+    assert log.running_in(RUNNER) == log.running_in(OWNER) == []

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
+import pytest
+
 from nbray.core.references import Entry
 from nbray.runtime.promotion import Promotions
 from nbray.runtime.refs import Home
@@ -21,6 +23,7 @@ from nbray.wire.base import (
     Message,
 )
 from nbray.wire.object_messages import (
+    AbortObject,
     AdoptObject,
     CreateFailed,
     CreateObject,
@@ -117,6 +120,27 @@ def test_value_that_nobody_holds_any_more_is_freed_again() -> None:
     desk.created()
 
     assert desk.said[-1] == FreeObjects([X])
+
+
+@pytest.mark.parametrize("when", ["before it is asked for", "while space is asked for", "after a refusal"])
+def test_value_that_was_freed_by_force_does_not_move(when: str) -> None:
+    desk = Desk()
+    desk.promotions.promote(desk.entry, "task")
+    if when != "before it is asked for":
+        desk.promotions.advance()
+    if when == "after a refusal":
+        desk.promotions.failed(CreateFailed(X, "full", "no room"))
+
+    desk.promotions.withdraw(desk.entry)
+    desk.entry.value = b"an error, which is longer than that"
+    desk.promotions.advance()
+    desk.promotions.housekeeping()
+    if when == "while space is asked for":
+        assert desk.created()
+
+    said = {"before it is asked for": [], "after a refusal": [CreateObject(X, b"me", 5)]}
+    assert desk.said == said.get(when, [CreateObject(X, b"me", 5), AbortObject(X)])
+    assert desk.entry.value == b"an error, which is longer than that"
 
 
 def test_task_hears_that_there_is_no_room() -> None:

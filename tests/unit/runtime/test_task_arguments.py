@@ -235,3 +235,19 @@ def test_books_of_what_tasks_take_are_balanced_when_all_are_over(world: World) -
     arguments = world.submitter.arguments
     assert (arguments._used, arguments._used_bytes) == ({}, 0)
     assert len(results) == 6
+
+
+def test_task_is_not_pushed_while_its_argument_is_being_made_again(world: World) -> None:
+    # given a task in the queue, whose argument somebody else found lost
+    desk = Desk(world, [100])
+    result = desk.submit(0, [0])
+    entry = world.objects.table.entries[desk.refs[0].binary()]
+    world.objects.forget_value(entry)
+
+    # when there is a worker for it, then it waits until the argument is there
+    worker = worker_of(world)
+    assert received(worker) == []
+    world.objects.deliver(entry.object_id, desk.place(entry.object_id), False)
+    world.after_batch()
+    assert received(worker) == [0]
+    assert result is not None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nbray.core.memory_watch import Level
 from nbray.model.limits import STORE_MIN_BYTES
 from nbray.store.budget import MemoryBudget
 
@@ -191,3 +192,36 @@ def test_a_default_store_never_exceeds_what_may_be_taken(machine: Machine) -> No
 
 def test_this_machine_has_memory_to_offer() -> None:
     assert MemoryBudget().available() >= 0
+
+
+# --- what is in use, for who watches ------------------------------------------------------------------
+
+
+def test_every_level_says_what_is_in_use_and_how_much_there_is(machine: Machine) -> None:
+    machine.memory(total=100 * GIB, available=50 * GIB)
+    machine.cgroup("0::/user/box\n")
+    machine.mount(V2_MOUNT, "/", "/sys/fs/cgroup")
+    machine.v2("/sys/fs/cgroup/user/box", str(GIB), usage=600 * MIB, inactive_file=100 * MIB)
+    machine.v2("/sys/fs/cgroup/user", str(2 * GIB), usage=GIB)
+
+    assert list(MemoryBudget(machine.root).levels()) == [
+        Level("the machine", 50 * GIB, 100 * GIB),
+        Level("cgroup box", 500 * MIB, GIB),
+        Level("cgroup user", GIB, 2 * GIB),
+    ]
+
+
+def test_kills_by_the_kernel_are_those_of_our_cgroups(machine: Machine) -> None:
+    machine.write("/proc/vmstat", "oom_kill 90\n")
+    machine.cgroup("0::/user/box\n")
+    machine.mount(V2_MOUNT, "/", "/sys/fs/cgroup")
+    machine.v2("/sys/fs/cgroup/user/box", str(GIB), usage=0)
+    machine.write("/sys/fs/cgroup/user/box/memory.events", "high 3\noom 4\noom_kill 2\n")
+
+    assert MemoryBudget(machine.root).kernel_kills() == 2
+
+
+def test_kills_by_the_kernel_are_those_of_the_machine_where_there_is_no_cgroup(machine: Machine) -> None:
+    machine.write("/proc/vmstat", "nr_free_pages 7\noom_kill 90\n")
+
+    assert MemoryBudget(machine.root).kernel_kills() == 90

@@ -24,7 +24,9 @@ from nbray.wire.object_messages import (
     ObjectReady,
     ObjectsPinned,
     PinObjects,
+    RequestSlab,
     SealObject,
+    SlabGranted,
     UnpinObjects,
 )
 from tests.support.store_node import MIB, NODE, OWNER, READER, WRITER, Node, oid
@@ -351,3 +353,23 @@ def test_a_closed_store_answers_nobody(node: Node) -> None:
     node.store.process_lost(WRITER)
     assert node.store.cool(MIB) == 0
     assert len(node.sent) == sent
+
+
+def test_slabs_and_small_objects_do_not_come_between_large_ones(node: Node) -> None:
+    # given slabs of two processes and a small object, between large ones
+    places = [node.stored(1, 2 * MIB)]
+    slabs = [node.tell(process, RequestSlab(8 * 1024)) for process in (WRITER, OWNER)]
+    small = node.stored(2, 1000)
+    places += [node.stored(3, 2 * MIB), node.stored(4, 2 * MIB)]
+
+    # then these lie side by side, and the others at the end
+    assert [place.offset for place in places] == [0, 2 * MIB, 4 * MIB]
+    assert [granted.size_bytes for (granted,) in slabs if isinstance(granted, SlabGranted)] == [
+        128 * 1024
+    ] * 2
+    assert small.offset > 7 * MIB
+
+    # and when one of the large ones goes, another takes its place, whatever small comes first
+    node.tell(OWNER, FreeObjects([oid(3)]))
+    node.stored(5, 500_000)
+    assert node.stored(6, 2 * MIB).offset == 2 * MIB

@@ -596,13 +596,64 @@ def test_the_end_of_the_session_stops_threads(node: Pressed) -> None:
 
 def test_an_orphan_is_dropped_here_and_others_by_their_owners(node: Pressed) -> None:
     node.put(1)
-    assert node.tell(READER, DropObjects([oid(1), oid(9)])) == [DropObjects([oid(1)])]
+    held = [(oid(1), OWNER), (oid(9), OWNER)]  # the latter is its owner's secret
+    assert node.tell(READER, DropObjects(held)) == [DropObjects(held)]
     assert node.sent[-1][0] == OWNER
     node.tell(READER, HoldObjects([(oid(1), OWNER)]))
     node.store.process_lost(OWNER)
     assert node.stat("sealed") == 1
 
-    node.tell(READER, DropObjects([oid(1)]))
+    node.tell(READER, DropObjects([(oid(1), OWNER), (oid(9), OWNER)]))
 
     assert node.get(1) == [ObjectGone(oid(1), "owner_died")]
     assert node.stat("used_bytes") == 0
+
+
+def looks_under_way(node: Pressed, objects: int) -> None:
+    """Nothing can leave the arena, and readers wait until threads have looked at what lies on the disk."""
+    for n in range(1, objects + 5):
+        node.put(n)
+    for n in range(objects + 1, objects + 5):
+        node.read(n, OWNER)
+    node.uses = {oid(n) for n in range(objects + 1, objects + 5)}
+    node.threads_wait = True
+    for n in range(1, objects + 1):
+        node.get(n)
+    node.pass_time(RESTORE_WAIT_S + 0.1)
+
+
+def test_readers_are_served_though_others_before_them_need_it_no_more(node: Pressed) -> None:
+    looks_under_way(node, 9)
+    assert len(node.jobs) == 3  # six wait for a thread
+
+    node.free(*range(4, 9))
+    node.run_jobs()
+
+    served = [message.descriptor.object_id for _, message in node.sent if isinstance(message, ObjectReady)]
+    assert {oid(1), oid(2), oid(3), oid(9)} <= set(served)
+
+
+def test_object_that_is_freed_while_a_thread_looks_at_it_is_not_called_damaged(node: Pressed) -> None:
+    looks_under_way(node, 1)
+    (look,) = node.jobs
+
+    node.free(1)
+    node.jobs.remove(look)
+    node.run_jobs()  # its place on the disk is given back
+    node.jobs.append(look)
+    node.run_jobs()
+
+    assert node.told == []
+    assert node.stat("total_spill_failures") == 0
+
+
+def test_reader_hears_only_of_what_is_lost_when_it_asks_for_that(tmp_path: Path) -> None:
+    node = Pressed(SpillPlan(tmp_path, evicts=True))
+    for n in range(1, 6):
+        node.put(n)
+
+    wanted = [(oid(n), OWNER) for n in (1, 2, 5, 9)]
+
+    assert node.tell(OWNER, GetObjects(wanted, True)) == [ObjectGone(oid(1), "evicted")]
+    assert node.stat("pinned") == node.stat("waited_for") == 0
+    node.store.close()

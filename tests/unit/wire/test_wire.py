@@ -48,6 +48,15 @@ from nbray.wire.object_messages import (
     FreeObjects,
     GetObjects,
 )
+from nbray.wire.waiting_messages import (
+    LeaseFacts,
+    ObjectFacts,
+    QueueFacts,
+    RunningFacts,
+    TaskFacts,
+    WaitFacts,
+    WorkerFacts,
+)
 
 NUMBERS = [
     "StartNode",
@@ -143,7 +152,20 @@ NUMBERS = [
     "SignalWorker",
     "RunInline",
     "InlineDeclined",
+    "GetWaits",
+    "DescribeWaits",
+    "WaitsDescribed",
+    "WaitsReport",
+    "Notice",
+    "EndAttempt",
+    "MemoryEased",
 ]
+
+#: Rows inside messages, which are drawn field by field as the messages are.
+FACTS = (
+    ActorFacts, ActorSpec, ErrorRow, Origin, EntryFacts, ProcessFacts, StoredFacts, LeaseFacts, ObjectFacts,
+    QueueFacts, RunningFacts, TaskFacts, WaitFacts, WorkerFacts,
+)  # fmt: skip
 
 # Plain data as it arrives: msgpack knows neither tuples nor sets.
 plain = st.recursive(
@@ -184,7 +206,7 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
     }
     if annotation in known:
         return known[annotation]
-    if annotation in (ActorFacts, ActorSpec, ErrorRow, Origin, EntryFacts, ProcessFacts, StoredFacts):
+    if annotation in FACTS:
         return st.builds(annotation, *(values_of(field.type) for field in msgspec.structs.fields(annotation)))
     origin, arguments = annotation.__origin__, annotation.__args__
     if origin is dict:

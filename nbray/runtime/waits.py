@@ -1,0 +1,195 @@
+"""What this process runs and waits for, as plain facts: its part of an answer to ``nbray.why``.
+
+Called by:  runtime.process (answers the daemon), runtime.explaining.
+Imports:    core.{references,tasks}, wire.waiting_messages.
+Never:      reads a value, or says more of an object than who waits for it needs.
+
+All functions but ``in_short``: lock held.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from nbray.core.leases import LeaseState
+from nbray.core.references import Away, Entry
+from nbray.core.tasks import Task, TaskState
+from nbray.model.ids import TASK_ID_BYTES
+from nbray.runtime.describing import state_of
+from nbray.runtime.waiting import AllOf
+from nbray.wire.memory_messages import PENDING
+from nbray.wire.waiting_messages import (
+    HELD_BACK,
+    PUSHED,
+    QUEUED,
+    TASK,
+    WAITING,
+    DescribeWaits,
+    ObjectFacts,
+    Pair,
+    RunningFacts,
+    TaskFacts,
+    WaitFacts,
+    WaitsDescribed,
+)
+
+if TYPE_CHECKING:
+    from nbray.runtime.process import Process
+
+#: Objects that one process tells of at a time, and things that one task waits for.
+OBJECTS_MAX = 2_000
+NEEDS_MAX = 8
+_STACK_MAX = 8
+_OWN_ROOM = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_WORKER_ROOM = os.path.join(_OWN_ROOM, "worker")
+_STATES = {TaskState.WAITING: WAITING, TaskState.QUEUED: QUEUED, TaskState.PUSHED: PUSHED}
+
+
+def in_short(process: Process, entry: Entry) -> str:
+    """What an object that is not ready waits for, for the text of a timeout."""
+    task = process.submitter.tasks.tasks.get(entry.object_id[:TASK_ID_BYTES])
+    if task is None:
+        return "Its owner has not produced it yet. nbray.why(ref) says more."
+    return f"Task {task.name} is {task.state.value}. nbray.why(ref) says more."
+
+
+def answer(process: Process, message: DescribeWaits) -> None:
+    """Somebody asked."""
+    facts = describe(process, message.object_ids, message.with_stacks)
+    process.tell_daemon(WaitsDescribed(message.number, facts))
+
+
+def describe(process: Process, object_ids: Iterable[bytes], with_stacks: bool) -> WaitFacts:
+    """What runs here, and what is known here of these objects and of what they wait for."""
+    running = _running(process, with_stacks)
+    objects: dict[bytes, ObjectFacts] = {}
+    tasks: dict[bytes, TaskFacts] = {}
+    places = _Places(process)
+    asked = list(object_ids)
+    for facts in running:
+        asked += [object_id for object_id, _owner in facts.awaited]
+    while asked and len(objects) < OBJECTS_MAX:
+        object_id = asked.pop()
+        if object_id in objects:
+            continue
+        entry = process.objects.table.entries.get(object_id)
+        task = process.submitter.tasks.tasks.get(object_id[:TASK_ID_BYTES])
+        if entry is None and task is None:
+            continue
+        objects[object_id] = _object(object_id, entry, task)
+        if task is not None and task.task_id not in tasks:
+            known = tasks[task.task_id] = _task(process, task, places)
+            asked += [missing for missing, _owner in known.missing]
+    role = "worker" if process.address.endpoint else "driver"
+    heads = [
+        (getattr(lease.host, "process_id", b""), lease.inflight[0].name)
+        for lease in process.submitter.pool.by_id.values()
+        if lease.inflight
+    ]
+    return WaitFacts(
+        process.process_id, os.getpid(), role, running, list(objects.values()), list(tasks.values()), heads
+    )
+
+
+def _object(object_id: bytes, entry: Entry | None, task: Task | None) -> ObjectFacts:
+    """A result whose references are all gone has no entry, but its task may still be waited for."""
+    state = PENDING if entry is None else state_of(entry)
+    owner = entry.owner if entry is not None and entry.owner is not None else b""
+    return ObjectFacts(object_id, owner, state, b"" if task is None else task.task_id)
+
+
+class _Places:
+    """Where pushed tasks are: looked up once, and only if somebody asks."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._known: dict[bytes, tuple[bytes, int]] | None = None
+
+    def of(self, task: Task) -> tuple[bytes, int]:
+        """The worker's process ID, and how many run before it there."""
+        if self._known is None:
+            self._known = {
+                each.task_id: (getattr(lease.host, "process_id", b""), ahead)
+                for lease in self._process.submitter.pool.by_id.values()
+                if lease.state is not LeaseState.REQUESTED
+                for ahead, each in enumerate(lease.inflight)
+            }
+        return self._known.get(task.task_id, (b"", 0))
+
+
+def _task(process: Process, task: Task, places: _Places) -> TaskFacts:
+    state = HELD_BACK if task in process.submitter.relief else _STATES[task.state]
+    missing: list[Pair] = []
+    if task.state is TaskState.WAITING:
+        entries = process.objects.table.entries
+        for object_id in task.dependencies:
+            entry = entries[object_id]
+            if entry.value is None or type(entry.value) is Away:
+                missing.append((object_id, process.objects.owner_of(entry)))
+                if len(missing) == NEEDS_MAX:
+                    break
+    process_id, ahead = places.of(task) if task.state is TaskState.PUSHED else (b"", 0)
+    return TaskFacts(
+        task.task_id, TASK, task.name, state, task.attempt + 1, max(0, task.max_retries + 1),
+        dict(task.shape), missing, max(task.missing, len(missing)) if state == WAITING else 0,
+        process_id, ahead, task.task_id in process.submitter.recomputing.lineage,
+    )  # fmt: skip
+
+
+# --- what runs ------------------------------------------------------------------------------------------
+
+
+def _running(process: Process, with_stacks: bool) -> list[RunningFacts]:
+    if process.overlapping is not None:
+        return [
+            RunningFacts(call.task_id, call.name, call.attempt + 1, age_s, False, [], 0, 0, [])
+            for call, age_s in process.overlapping()
+        ]
+    name = process.running()
+    if not name:
+        return []
+    awaited, enough = _awaited(process)
+    began_ns = process.recorder.began_ns()
+    age_s = max(0.0, (time.time_ns() - began_ns) / 1e9) if began_ns else 0.0
+    context = process.context
+    return [
+        RunningFacts(
+            context.task_id, name, context.attempt + 1, age_s, bool(awaited),
+            [(entry.object_id, process.objects.owner_of(entry)) for entry in awaited[:NEEDS_MAX]],
+            len(awaited), enough, _stack() if with_stacks else [],
+        )
+    ]  # fmt: skip
+
+
+def _awaited(process: Process) -> tuple[list[Entry], int]:
+    """What the running task waits for, and how many of these let it go on."""
+    wait = process.gets.waiting
+    if wait is not None:
+        waiter, entries = wait.waiter, wait.entries
+        if isinstance(waiter, AllOf):
+            missing = waiter.missing()
+            return missing, len(missing)
+        return [e for e in entries if e.value is None or type(e.value) is Away], max(1, waiter.remaining)
+    if not getattr(process.gets.on_blocking, "is_waiting", False):
+        return [], 0
+    # Awaits of an event loop: any of them may be what lets the task go on.
+    return [entry for entry in process.objects.table.entries.values() if entry.waiters], 1
+
+
+def _stack() -> list[str]:
+    """Where the thread that runs tasks is, in user code, the innermost frame last."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001  # its documented use
+    lines: list[str] = []
+    while frame is not None and len(lines) < _STACK_MAX:
+        code = frame.f_code
+        if not code.co_filename.startswith(_OWN_ROOM):
+            lines.append(f"{code.co_name} at {os.path.basename(code.co_filename)}:{frame.f_lineno}")
+        elif code.co_filename.startswith(_WORKER_ROOM):
+            break  # what lies below is not the user's
+        frame = frame.f_back
+    return lines[::-1]
