@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
+from typing import Any
 
 from nbray.core.tasks import Task, TaskEvent, TaskState
 from nbray.wire.actor_messages import ActorSpec
@@ -51,8 +52,8 @@ class Route:
     is_served = is_ripe = False  # as in ``Creation``
 
     __slots__ = (
-        "actor_id", "error", "host", "in_order", "incarnation", "inflight", "is_quiet", "owner", "queue",
-        "state", "window",
+        "actor_id", "error", "host", "in_order", "incarnation", "inflight", "is_quiet", "kept", "owner",
+        "queue", "state", "window",
     )  # fmt: skip
 
     def __init__(self, actor_id: bytes, owner: bytes, concurrency: int) -> None:
@@ -66,7 +67,8 @@ class Route:
         self.inflight: dict[bytes, Task] = {}  # sent, in their order
         self.error = b""  # of a dead one
         self.is_quiet = False  # the host looks whether calls come, before it lets go of the actor
-        self.host: object = None
+        self.host: Any = None
+        self.kept: Any = None  # ``core.kept_calls.KeptCalls``, where calls may have to run again
 
     def __len__(self) -> int:
         return len(self.queue) + len(self.inflight)
@@ -145,6 +147,11 @@ def disconnected(route: Route) -> None:
 def connected(route: Route, incarnation: int) -> None:
     """There is a connection to this life of the actor."""
     route.state = RouteState.OPEN
+    route.incarnation = incarnation
+
+
+def connecting(route: Route, incarnation: int) -> None:
+    """There is a connection to this life of the actor, which first says what it knows of earlier ones."""
     route.incarnation = incarnation
 
 

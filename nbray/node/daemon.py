@@ -117,7 +117,7 @@ class NodeDaemon:
         )  # fmt: skip
         self._actors = ActorHost(
             self, self._scheduler, self._pool, self._events, start.resources, self._send_to,
-            lambda: self._driver_id, self._loop.call_later,
+            lambda: self._driver_id, self._loop.call_later, self._session_dir,
         )  # fmt: skip
         self._handlers: dict[type[Message], Callable[[Peer, Any], None]] = {
             **self._describing.handlers,

@@ -28,6 +28,8 @@ from nbray.wire.actor_messages import (
     ActorNamed,
     ActorStarted,
     ActorUpdate,
+    CallsCovered,
+    CheckpointSaved,
     CreateActor,
     FailActor,
     FindActor,
@@ -36,6 +38,7 @@ from nbray.wire.actor_messages import (
     NameActor,
     ReleaseActor,
     StartActor,
+    StateHas,
     UnwatchActor,
     WatchActor,
 )
@@ -424,4 +427,5 @@ ALL: tuple[type[Message], ...] = (
     GetMemory, DescribeEntries, EntriesDescribed, MemoryReport,
     CreateActor, FailActor, StartActor, ActorStarted, ActorLeft, KillActor, ReleaseActor, WatchActor,
     UnwatchActor, ActorUpdate, NameActor, FindActor, ActorNamed, GetActors, ActorList,
+    CheckpointSaved, StateHas, CallsCovered,
 )  # fmt: skip

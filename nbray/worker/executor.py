@@ -139,6 +139,8 @@ class Executor:
         elif type(message) is OwnerHello:
             link.lease_id = message.lease_id
             link.owner_id = message.owner.process_id
+            if self._actor is not None and self._actor.checkpoints is not None:
+                self._actor.checkpoints.greet(link)
         elif type(message) is TakeBack:
             self._give_up(link, message.count)
 
@@ -216,8 +218,8 @@ class Executor:
             self._execute(link, call)
             if CallLimit.reached:
                 self._depart(link)
-            if self._actor is not None and self._actor.is_leaving:
-                self._actor.leave()
+            if self._actor is not None and self._actor.minds_calls:
+                self._actor.after_call(link, call)
             following = self._following
             link, call = self._wait_for_work() if following is None else following
 

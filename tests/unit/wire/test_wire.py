@@ -22,7 +22,7 @@ from nbray.model.errors import ProtocolError
 from nbray.model.limits import FRAME_MAX_BYTES
 from nbray.model.store_plan import StorePlan
 from nbray.wire import messages
-from nbray.wire.actor_messages import ActorFacts, ActorSpec
+from nbray.wire.actor_messages import ActorFacts, ActorSpec, SavedCheckpoint
 from nbray.wire.base import (
     Descriptor,
     Message,
@@ -132,6 +132,9 @@ NUMBERS = [
     "ActorNamed",
     "GetActors",
     "ActorList",
+    "CheckpointSaved",
+    "StateHas",
+    "CallsCovered",
 ]
 
 # Plain data as it arrives: msgpack knows neither tuples nor sets.
@@ -172,7 +175,7 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
     }
     if annotation in known:
         return known[annotation]
-    if annotation in (ActorFacts, ActorSpec, Origin, EntryFacts, ProcessFacts, StoredFacts):
+    if annotation in (ActorFacts, ActorSpec, SavedCheckpoint, Origin, EntryFacts, ProcessFacts, StoredFacts):
         return st.builds(annotation, *(values_of(field.type) for field in msgspec.structs.fields(annotation)))
     origin, arguments = annotation.__origin__, annotation.__args__
     if origin is dict:
