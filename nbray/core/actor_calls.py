@@ -161,7 +161,9 @@ def lost(route: Route) -> list[Task]:
     Calls that were under way and may be tried again come first again; returns those that may not.
     """
     disconnected(route)
-    calls, route.inflight = list(route.inflight.values()), {}
+    # Without those that were given up meanwhile.
+    calls = [task for task in route.inflight.values() if task.state is TaskState.PUSHED]
+    route.inflight = {}
     failed = [task for task in calls if not task.may_retry()]
     for task in reversed(calls):
         if task.may_retry():

@@ -65,14 +65,13 @@ class Begun(NamedTuple):
 class KeptCalls:
     """Of one route. ``covered`` calls are in a checkpoint, then come ``calls``, which are in the state."""
 
-    __slots__ = ("_bytes", "_is_known", "_specs", "archive", "calls", "covered")
+    __slots__ = ("_bytes", "_specs", "archive", "calls", "covered")
 
     def __init__(self) -> None:
         self.covered = 0
         self.calls: deque[Task | None] = deque()
         self.archive: deque[Task | None] = deque()  # the last covered ones
         self._bytes = 0
-        self._is_known = False  # what the actor had of this caller before the first call on this route
         self._specs: dict[TaskSpec, ReplaySpec] = {}
 
     def answered(self, task: Task, holds: Sequence[bytes]) -> None:
@@ -121,9 +120,6 @@ class KeptCalls:
     def begin(self, count: int, queue: deque[Task]) -> tuple[int, list[Task], list[Task]]:
         """As ``begin`` of this module. Returns (missing, released, skipped)."""
         missing, released, skipped = 0, list[Task](), list[Task]()
-        if not self._is_known:
-            self._is_known = True
-            self.covered = count
         if count < self.covered:
             missing = self.go_back_to(count)
         else:
@@ -134,7 +130,7 @@ class KeptCalls:
                 skipped.append(task)
                 self.covered += 1
                 self._archive(task)
-            if self.covered < count:
+            if self.covered < count:  # calls on a route that this process had before this one
                 self._forget_archive()
                 self.covered = count
         return missing, released, skipped

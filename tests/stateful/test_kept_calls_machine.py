@@ -26,8 +26,9 @@ from nbray.core.actor_calls import Route, RouteState
 from nbray.core.kept_calls import CALL_BYTES, KeptCalls, is_replay
 from nbray.core.tasks import Task, TaskSpec, TaskState, TaskTable
 
-picks = st.integers(0, 1000)
 CALLERS = 3
+picks = st.integers(0, 1000)
+indices = st.sampled_from([0, 0, 0, 1, 1, 2])
 
 
 @dataclass(frozen=True)
@@ -212,11 +213,13 @@ class KeptCallsMachine(RuleBasedStateMachine):
     def begin(self, covered_bytes: int) -> None:
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(kept_calls, "COVERED_MAX_BYTES", covered_bytes)
+        for one in self.callers:
+            self.go_on(one)
 
     # --- callers -----------------------------------------------------------------------------------
 
     @rule(
-        caller=picks,
+        caller=indices,
         number=st.integers(1, 4),
         retries=st.sampled_from([-1, -1, 0, 1]),
         holds=st.sampled_from([False, False, False, True]),
@@ -224,52 +227,83 @@ class KeptCallsMachine(RuleBasedStateMachine):
     )
     def call(self, caller: int, number: int, retries: int, holds: bool, ready: bool) -> None:
         for _ in range(number):
-            self.callers[caller % CALLERS].call(retries, holds, ready)
+            self.callers[caller].call(retries, holds, ready)
 
-    @rule(caller=picks, pick=picks)
+    @rule(caller=indices, pick=picks)
     def an_argument_comes(self, caller: int, pick: int) -> None:
-        one = self.callers[caller % CALLERS]
+        one = self.callers[caller]
         if any(task.state is TaskState.WAITING for task in one.route.queue):
             one.argument_comes(pick)
 
-    @rule(caller=picks, pick=picks)
+    @rule(caller=indices, pick=picks)
     def a_call_is_given_up(self, caller: int, pick: int) -> None:
-        one = self.callers[caller % CALLERS]
+        one = self.callers[caller]
         under_way = [task for task in one.tasks.tasks.values() if not is_replay(task)]
         if under_way:
             one.give_up(under_way[pick % len(under_way)])
             one.feed()
 
-    @rule(caller=picks, number=st.integers(1, 6))
+    @rule(caller=indices, number=st.integers(1, 6))
     def a_caller_reads(self, caller: int, number: int) -> None:
-        one = self.callers[caller % CALLERS]
+        one = self.callers[caller]
         for _ in range(number):
             if one.actor is not None and one.actor.wire[one.index]:
                 one.read(one.actor.wire[one.index].popleft())
                 if actor_calls.has_room(one.route):
                     one.feed()
 
-    @rule(caller=picks)
+    @rule(caller=indices)
     def a_caller_hears_the_news(self, caller: int) -> None:
-        one = self.callers[caller % CALLERS]
+        self.hear_news(self.callers[caller])
+
+    def hear_news(self, one: Caller) -> None:
         if one.actor is not self.actor:
             one.part()
             one.connect(self.actor)
 
-    @rule(caller=picks)
+    @rule(caller=indices)
     def a_caller_forgets_the_actor_and_finds_it_again(self, caller: int) -> None:
-        one = self.callers[caller % CALLERS]
-        if one.actor is self.actor and not (len(one.route) or one.kept.calls or one.tasks.tasks):
-            if self.actor.wire[one.index] or one.route.state is not RouteState.OPEN:
-                return
+        one = self.callers[caller]
+        busy = len(one.route) or one.kept.calls or one.tasks.tasks or self.on_its_way(one)
+        if one.actor is self.actor and one.route.state is RouteState.OPEN and not busy:
             one.new_route()
             one.connect(self.actor)
 
+    @rule(number=st.integers(1, 3), saves=st.booleans(), reads=st.booleans())
+    def a_day_passes(self, number: int, saves: bool, reads: bool) -> None:
+        for one in self.callers:
+            one.call(-1, number == 3, True)
+            one.call(-1, False, True)
+            self.go_on(one)
+            one.call(-1, False, True)
+            self.it_runs(one.index, number)
+            if saves:
+                self.it_saves()
+            if reads:
+                self.go_on(one)
+
+    @rule(number=st.integers(1, 3))
+    def all_go_on(self, number: int) -> None:
+        for one in self.callers[:number]:
+            self.go_on(one)
+
+    def go_on(self, one: Caller) -> None:
+        """Whatever it can do without anything new."""
+        index = one.index
+        self.hear_news(one)
+        while self.actor.inbox[index] or self.actor.unsent[index] or self.actor.wire[index]:
+            while self.actor.inbox[index]:
+                self.run_one(index)
+            self.send(index)
+            while self.actor.wire[index]:
+                one.read(self.actor.wire[index].popleft())
+            one.feed()
+
     # --- the actor -----------------------------------------------------------------------------------
 
-    @rule(caller=picks, number=st.integers(1, 5))
+    @rule(caller=indices, number=st.integers(1, 5))
     def it_runs(self, caller: int, number: int) -> None:
-        index = caller % CALLERS
+        index = caller
         for _ in range(number):
             if self.actor.inbox[index]:
                 self.run_one(index)
@@ -280,19 +314,23 @@ class KeptCallsMachine(RuleBasedStateMachine):
         self.actor.counts[index] += 1
         self.actor.unsent[index].append(call)
 
-    @rule(caller=picks, number=st.integers(1, 5))
+    @rule(caller=indices, number=st.integers(1, 5))
     def answers_leave(self, caller: int, number: int) -> None:
-        self.send(caller % CALLERS, number)
+        self.send(caller, number)
 
     def send(self, index: int, number: int = 1000) -> None:
         unsent = self.actor.unsent[index]
         self.actor.wire[index].extend(unsent[:number])
         del unsent[:number]
 
-    @rule()
-    def it_saves(self) -> None:
+    def send_all(self) -> None:
+        """Before a checkpoint counts its answers are where they outlive it."""
         for index in range(CALLERS):
             self.send(index)
+
+    @rule()
+    def it_saves(self) -> None:
+        self.send_all()
         self.checkpoints.insert(0, Checkpoint(deepcopy(self.actor.state), list(self.actor.counts)))
         del self.checkpoints[3:]
         self.actor.covered = list(self.actor.counts)
@@ -300,8 +338,8 @@ class KeptCallsMachine(RuleBasedStateMachine):
             self.actor.wire[index].append(Covered(self.actor.counts[index]))
 
     @precondition(lambda self: len(self.lives) < 8)
-    @rule(back=st.sampled_from([0, 0, 0, 0, 0, 1, 2, 3]))
-    def it_is_killed(self, back: int) -> None:
+    @rule(back=st.sampled_from([0, 0, 0, 0, 0, 1, 2, 3]), number=st.integers(0, CALLERS))
+    def it_is_killed(self, back: int, number: int) -> None:
         """``back``: so many checkpoints turn out to be unusable; without any, the constructor runs."""
         state, counts = [[] for _ in range(CALLERS)], [0] * CALLERS
         if back < len(self.checkpoints):
@@ -309,6 +347,8 @@ class KeptCallsMachine(RuleBasedStateMachine):
             counts = list(self.checkpoints[back].counts)
         self.actor = Actor(self.actor.incarnation + 1, state, counts, covered=list(counts))
         self.lives.append(self.actor)
+        for one in self.callers[:number]:
+            self.hear_news(one)
 
     # --- what holds ------------------------------------------------------------------------------------
 
@@ -335,20 +375,9 @@ class KeptCallsMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for one in self.callers:
-            if one.actor is not self.actor:
-                one.part()
-                one.connect(self.actor)
-        for one in self.callers:
             while any(task.state is TaskState.WAITING for task in one.route.queue):
                 one.argument_comes(0)
-            index = one.index
-            while self.actor.inbox[index] or self.actor.unsent[index] or self.actor.wire[index]:
-                while self.actor.inbox[index]:
-                    self.run_one(index)
-                self.send(index)
-                while self.actor.wire[index]:
-                    one.read(self.actor.wire[index].popleft())
-                one.feed()
+            self.go_on(one)
         self.each_call_is_in_the_state_once_and_in_order()
         for one in self.callers:
             assert not one.tasks.tasks
@@ -372,6 +401,6 @@ class KeptCallsMachine(RuleBasedStateMachine):
 
 
 KeptCallsMachine.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=50, deadline=None, derandomize=True
+    max_examples=200, stateful_step_count=40, deadline=None, derandomize=True
 )
 TestKeptCalls = pytest.mark.stateful(KeptCallsMachine.TestCase)
