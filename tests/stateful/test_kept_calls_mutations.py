@@ -105,11 +105,17 @@ MISTAKES: list[tuple[Any, str, Callable[..., Any]]] = [
 ]
 
 
+def is_found() -> bool:
+    try:
+        run_state_machine_as_test(KeptCallsMachine, settings=BUDGET)
+    except Exception:  # noqa: BLE001  # whatever it runs into
+        return True
+    return False
+
+
 @pytest.mark.parametrize(
     ("where", "name", "mistake"), MISTAKES, ids=lambda value: getattr(value, "__name__", None)
 )
 def test_a_planted_mistake_is_found(where: Any, name: str, mistake: Callable[..., Any]) -> None:
-    with mock.patch.object(where, name, mistake), pytest.raises(BaseException) as caught:
-        run_state_machine_as_test(KeptCallsMachine, settings=BUDGET)
-
-    assert not isinstance(caught.value, (KeyboardInterrupt, pytest.fail.Exception))
+    with mock.patch.object(where, name, mistake):
+        assert is_found()
