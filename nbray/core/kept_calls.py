@@ -153,11 +153,9 @@ class KeptCalls:
             return spec
         twin = self._specs.get(spec)
         if twin is None:
-            # The number is told to the actor beside those of the others, which are above 0.
-            twin = self._specs[spec] = ReplaySpec(
-                -spec.spec_id, spec.function_id, spec.name, 0, spec.shape, -1, spec.depth, spec.cell,
-                spec.pooled,
-            )  # fmt: skip
+            # Its number is told to the actor beside those of the others, which are above 0.
+            changes = {"spec_id": -spec.spec_id, "num_returns": 0, "max_retries": -1}
+            twin = self._specs[spec] = ReplaySpec(**{**msgspec.structs.asdict(spec), **changes})
         return twin
 
 
