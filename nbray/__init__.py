@@ -106,7 +106,7 @@ _HOMES = {
 _OTHER_NAMES = {"ObjectID": "ObjectRef"}
 #: Rooms that are opened when they are asked for. ``worker`` is the worker process's, of which only the
 #: door is loaded; behind it stand the classic names.
-_ROOMS = ("exceptions", "experimental", "internal", "jupyter", "services", "worker")
+_ROOMS = ("actor", "exceptions", "experimental", "internal", "jupyter", "services", "worker")
 
 
 def classic_worker_name(name: str) -> Any:

@@ -18,6 +18,7 @@ from nbray.api.actor_options import ASYNC_CONCURRENCY, ActorOptions, warn_of_det
 from nbray.api.parameters import Parameters
 from nbray.model.resources import CPU, UNIT
 from nbray.runtime.actor_names import find_actor, name_actor, name_is_taken
+from nbray.runtime.checkpointable import Checkpointable, missing_methods
 from nbray.runtime.current import current
 from nbray.runtime.functions import Definition
 from nbray.runtime.process import Process
@@ -41,16 +42,18 @@ class ActorClass:
         is_async = any(inspect.iscoroutinefunction(getattr(cls, name, None)) for name in methods)
         _check_constructor(cls)
         concurrency = options.max_concurrency or (ASYNC_CONCURRENCY if is_async else 1)
-        _check_checkpoints(cls, options, concurrency)
+        interval = _checkpoint_interval(cls, options, concurrency)
         methods["__ray_terminate__"] = terminate_method()
         own = self.__dict__
         own["_cls"] = cls
         own["_options"] = options
         own["_is_async"] = is_async
+        own["_interval"] = interval
         own["_definition"] = definition or Definition(cls, cls.__name__)
         own["_info"] = ClassInfo(
-            cls.__name__, inspect.getdoc(cls) or "", methods, concurrency, options.max_task_retries
-        )
+            cls.__name__, inspect.getdoc(cls) or "", methods, concurrency, options.max_task_retries,
+            bool(interval and options.max_task_retries),
+        )  # fmt: skip
         constructor = constructor_of(cls)
         own["_parameters"] = Parameters.of(constructor, cls.__name__)
         for name in ("__module__", "__doc__", "__qualname__", "__name__"):
@@ -130,12 +133,26 @@ def _check_constructor(cls: type) -> None:
         )
 
 
-def _check_checkpoints(cls: type, options: ActorOptions, concurrency: int) -> None:
-    if options.checkpoint_interval and concurrency > 1:
+def _checkpoint_interval(cls: type, options: ActorOptions, concurrency: int) -> int:
+    """As in ``wire.actor_messages.ActorSpec``."""
+    name, interval = cls.__name__, options.checkpoint_interval
+    if issubclass(cls, Checkpointable):
+        missing = missing_methods(cls)
+        if missing:
+            raise TypeError(
+                f"{name} is Checkpointable, so it needs {', '.join(missing)}; see nbray.actor.Checkpointable."
+            )
+        if interval:
+            raise ValueError(
+                f"{name} is Checkpointable, so it says itself when to save: leave out checkpoint_interval."
+            )
+        interval = -1
+    if interval and concurrency > 1:
         raise ValueError(
-            f"{cls.__name__} runs several calls at once, so there is no moment to save its state in: "
-            "leave out checkpoint_interval, or let it run one call at a time (max_concurrency=1)."
+            f"{name} runs several calls at once, so there is no moment to save its state in: let it run one "
+            "call at a time (max_concurrency=1), or do without checkpoints."
         )
+    return interval
 
 
 def _make(actor_class: ActorClass, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
@@ -148,7 +165,7 @@ def _make(actor_class: ActorClass, args: tuple[Any, ...], kwargs: dict[str, Any]
         if taken is not None:
             raise name_is_taken(options.name, taken)
     template = _template(process, actor_class)
-    actor_id, ref = process.actors.create(template, args, kwargs)
+    actor_id, ref = process.actors.create(template, info.keeps_calls, args, kwargs)
     handle = ActorHandle(Target(process, actor_id, process.process_id, info, ref))
     if options.name:
         name_actor(
@@ -175,7 +192,7 @@ def _template(process: Process, actor_class: ActorClass) -> ActorSpec:
         max_restarts=options.max_restarts,
         max_concurrency=info.max_concurrency,
         is_async=own["_is_async"],
-        checkpoint_interval=options.checkpoint_interval,
+        checkpoint_interval=own["_interval"],
         args=b"",
         dependencies=[],
         depth=0,

@@ -58,7 +58,7 @@ class Target:
             info, entry = self.info, None if self.ref is None else self.ref._entry  # noqa: SLF001  # the runtime's
             with process.loop.guard, process.loop.lock:
                 route = process.actors.route(
-                    self.actor_id, self.owner, info.name, info.max_concurrency, entry
+                    self.actor_id, self.owner, info.name, info.max_concurrency, info.keeps_calls, entry
                 )
             self._route = route
         return route

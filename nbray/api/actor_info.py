@@ -60,16 +60,18 @@ class MethodInfo:
 class ClassInfo:
     """One class with the options of its actors, as far as their callers need them. Pickled as one piece."""
 
-    __slots__ = ("_pickled", "doc", "max_concurrency", "max_task_retries", "methods", "name")
+    __slots__ = ("_pickled", "doc", "keeps_calls", "max_concurrency", "max_task_retries", "methods", "name")
 
     def __init__(
-        self, name: str, doc: str, methods: dict[str, MethodInfo], max_concurrency: int, max_task_retries: int
-    ) -> None:
+        self, name: str, doc: str, methods: dict[str, MethodInfo], max_concurrency: int,
+        max_task_retries: int, keeps_calls: bool,
+    ) -> None:  # fmt: skip
         self.name = name
         self.doc = doc
         self.methods = methods
         self.max_concurrency = max_concurrency
         self.max_task_retries = max_task_retries
+        self.keeps_calls = keeps_calls  # until a checkpoint covers them
         self._pickled = b""
 
     def public_names(self) -> list[str]:
@@ -79,16 +81,18 @@ class ClassInfo:
     def __reduce__(self) -> tuple[Any, ...]:
         if not self._pickled:
             rows = [(m.name, m.num_returns, m.signature, m.doc) for m in self.methods.values()]
-            facts = (self.name, self.doc, rows, self.max_concurrency, self.max_task_retries)
+            facts = (
+                self.name, self.doc, rows, self.max_concurrency, self.max_task_retries, self.keeps_calls
+            )  # fmt: skip
             self._pickled = pickle.dumps(facts, 5)
         return _load, (self._pickled,)
 
 
 @functools.lru_cache(maxsize=1024)
 def _load(pickled: bytes) -> ClassInfo:
-    name, doc, rows, max_concurrency, max_task_retries = pickle.loads(pickled)  # noqa: S301  # ours
+    name, doc, rows, *options = pickle.loads(pickled)  # noqa: S301  # ours
     methods = {m: MethodInfo.of(m, count, signature, text, name) for m, count, signature, text in rows}
-    return ClassInfo(name, doc, methods, max_concurrency, max_task_retries)
+    return ClassInfo(name, doc, methods, *options)
 
 
 def methods_of(cls: type) -> dict[str, MethodInfo]:

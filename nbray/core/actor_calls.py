@@ -56,8 +56,8 @@ class Route:
     is_served = is_ripe = False  # as in ``Creation``
 
     __slots__ = (
-        "actor_id", "error", "host", "in_order", "incarnation", "inflight", "is_quiet", "owner", "queue",
-        "state", "window",
+        "actor_id", "error", "host", "in_order", "incarnation", "inflight", "is_quiet", "kept", "owner",
+        "queue", "state", "window",
     )  # fmt: skip
 
     def __init__(self, actor_id: bytes, owner: bytes, concurrency: int) -> None:
@@ -72,6 +72,7 @@ class Route:
         self.error = b""  # of a dead one
         self.is_quiet = False  # the host looks whether calls come, before it lets go of the actor
         self.host: Any = None
+        self.kept: Any = None  # ``core.kept_calls.KeptCalls``, where calls may have to run again
 
     def __len__(self) -> int:
         return len(self.queue) + len(self.inflight)
@@ -172,13 +173,20 @@ def connected(route: Route, incarnation: int) -> None:
     route.incarnation = incarnation
 
 
+def connecting(route: Route, incarnation: int) -> None:
+    """There is a connection to this life of the actor, which first says what it knows of earlier ones."""
+    route.incarnation = incarnation
+
+
 def lost(route: Route) -> list[Task]:
     """The process that it was connected to is gone, and its last words are read.
 
     Calls that were under way and may be tried again come first again; returns those that may not.
     """
     disconnected(route)
-    calls, route.inflight = list(route.inflight.values()), {}
+    # Without those that were given up meanwhile.
+    calls = [task for task in route.inflight.values() if task.state is TaskState.PUSHED]
+    route.inflight = {}
     failed = [task for task in calls if not task.may_retry()]
     for task in reversed(calls):
         if task.may_retry():

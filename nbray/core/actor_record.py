@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from nbray.model.errors import ProtocolError
 from nbray.model.ids import short
-from nbray.wire.actor_messages import ActorSpec, ActorUpdate
+from nbray.wire.actor_messages import ActorSpec, ActorUpdate, SavedCheckpoint
 
 
 class ActorState(Enum):
@@ -95,7 +95,13 @@ class Publish(NamedTuple):
     actor_id: bytes
 
 
-Command = Request | Start | Dismiss | Kill | CancelLease | Publish
+class DropCheckpoints(NamedTuple):
+    """It is dead, and so is its process: nobody will need its checkpoints."""
+
+    actor_id: bytes
+
+
+Command = Request | Start | Dismiss | Kill | CancelLease | Publish | DropCheckpoints
 
 
 class Actor:
@@ -121,7 +127,7 @@ class Actor:
         self.error = b""
         self.why = ""
         self.is_released = False
-        self.checkpoints: list[bytes] = []
+        self.checkpoints: list[SavedCheckpoint] = []  # the newest first
         self.watchers: dict[bytes, None] = {}
         self.early_deaths = 0
         self.created_ns = self.since_ns = now_ns

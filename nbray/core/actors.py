@@ -25,12 +25,13 @@ from nbray.core.actor_record import (
     CancelLease,
     Command,
     Dismiss,
+    DropCheckpoints,
     Kill,
     Publish,
     Request,
     Start,
 )
-from nbray.wire.actor_messages import ActorFacts, ActorSpec
+from nbray.wire.actor_messages import ActorFacts, ActorSpec, SavedCheckpoint
 
 #: Dead actors that are remembered: for ``actors()``, and for calls that come late.
 DEAD_REMEMBERED = 10_000
@@ -38,6 +39,10 @@ DEAD_REMEMBERED = 10_000
 EARLY_DEATHS = 3
 DELAY_S = 0.1
 DELAY_MAX_S = 5.0
+
+#: Checkpoints of one actor that are kept where it saves its state itself; and where we do: one more than is
+#: needed, in case the last one turns out to be damaged.
+CHECKPOINTS_KEPT, STATES_KEPT = 20, 2
 
 _Name = tuple[str, str]
 
@@ -185,6 +190,16 @@ class ActorTable:
             self._leave(actor, "Nobody had a handle of it any more.", now_s, now_ns, out)
         return actor
 
+    def saved(self, process_id: bytes, incarnation: int, checkpoint: SavedCheckpoint) -> bool:
+        """Its process saved its state. False: nobody will be restarted from that."""
+        actor = self._of_process.get(process_id)
+        if actor is None or actor.state is not ActorState.ALIVE or actor.incarnation != incarnation:
+            return False
+        assert actor.spec is not None
+        actor.checkpoints.insert(0, checkpoint)
+        del actor.checkpoints[checkpoints_kept(actor.spec) :]
+        return True
+
     def left(self, process_id: bytes, why: str, now_s: float, now_ns: int, out: list[Command]) -> None:
         """Its process says that it will end by itself."""
         actor = self._of_process.get(process_id)
@@ -204,6 +219,7 @@ class ActorTable:
         del self._of_lease[actor.lease_id]
         actor.lease_id, actor.process_id, actor.endpoint = b"", b"", ""
         if actor.state is ActorState.DEAD:
+            _drop_checkpoints(actor, out)
             return actor
         actor.why = actor.why or why
         restarts = actor.state in (ActorState.STARTING, ActorState.ALIVE) and not actor.is_released
@@ -271,10 +287,12 @@ class ActorTable:
         actor.restarts_left = 0
         if actor.process_id:
             out.append(Kill(actor.process_id))
-        elif actor.lease_id:
-            del self._of_lease[actor.lease_id]
-            out.append(CancelLease(actor.lease_id))
-            actor.lease_id = b""
+        else:
+            _drop_checkpoints(actor, out)
+            if actor.lease_id:
+                del self._of_lease[actor.lease_id]
+                out.append(CancelLease(actor.lease_id))
+                actor.lease_id = b""
         actor.early_deaths = 0
         for name in self._names_of.pop(actor.actor_id, ()):
             del self._names[name]
@@ -288,6 +306,17 @@ class ActorTable:
         self._of_owner.get(actor.owner, {}).pop(actor_id, None)
         for process_id in actor.watchers:
             self._watched_by.get(process_id, set()).discard(actor_id)
+
+
+def checkpoints_kept(spec: ActorSpec) -> int:
+    """How many checkpoints of such an actor are kept."""
+    return STATES_KEPT if spec.checkpoint_interval > 0 else CHECKPOINTS_KEPT
+
+
+def _drop_checkpoints(actor: Actor, out: list[Command]) -> None:
+    actor.checkpoints = []
+    if actor.spec is not None and actor.spec.checkpoint_interval:
+        out.append(DropCheckpoints(actor.actor_id))
 
 
 def _delay_s(early_deaths: int) -> float:

@@ -30,3 +30,6 @@ STORE_MIN_BYTES = 75 * 1024 * 1024
 
 #: A unix socket path may not be longer (108 with the terminating zero).
 SOCKET_PATH_MAX_BYTES = 107
+
+#: Where a session keeps the states of its actors: in a folder of this name, each actor in one of its own.
+CHECKPOINTS_FOLDER = "checkpoints"

@@ -8,10 +8,12 @@ Never:      decides what becomes of an actor (core.actors does), or reads what i
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from nbray.core import actor_record, lease_requests, worker_process
@@ -20,6 +22,7 @@ from nbray.core.actors import ActorTable
 from nbray.core.scheduler import Scheduler
 from nbray.core.workers import WorkerPool
 from nbray.events.schema import ACTOR
+from nbray.model.limits import CHECKPOINTS_FOLDER
 from nbray.model.resources import describe
 from nbray.node.event_feed import EventFeed
 from nbray.node.workers import WorkerExit, WorkerHandle, Workers
@@ -29,6 +32,7 @@ from nbray.wire.actor_messages import (
     ActorList,
     ActorNamed,
     ActorStarted,
+    CheckpointSaved,
     CreateActor,
     FailActor,
     FindActor,
@@ -65,6 +69,7 @@ class ActorHost:
         send: delivers a message to a process, and drops what a lost one would get.
         driver_id: of the process that detached actors belong to.
         call_later: calls back on the loop after a delay in seconds.
+        session_dir: has the states that actors saved.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class ActorHost:
         send: Callable[[bytes, Message], object],
         driver_id: Callable[[], bytes],
         call_later: Callable[[float, Callable[[], None]], object],
+        session_dir: Path,
     ) -> None:
         self._leases = leases
         self._workers = workers
@@ -88,6 +94,7 @@ class ActorHost:
         self._send = send
         self._driver_id = driver_id
         self._call_later = call_later
+        self._session_dir = session_dir
         self._table = ActorTable()
         self._classes: dict[bytes, DefineFunction] = {}
         self.handlers: dict[type[Message], Callable[[Peer, Any], None]] = {
@@ -96,6 +103,7 @@ class ActorHost:
             FailActor: self._on_fail,
             ActorStarted: self._on_started,
             ActorLeft: self._on_left,
+            CheckpointSaved: self._on_saved,
             KillActor: self._on_kill,
             ReleaseActor: self._on_release,
             WatchActor: self._on_watch,
@@ -122,6 +130,9 @@ class ActorHost:
     def _on_left(self, peer: Peer, message: ActorLeft) -> None:
         self._run(partial(self._table.left, peer.process_id, message.why))
         self._call_later(_LEAVE_DEADLINE_S, partial(self._workers.kill, peer.process_id))
+
+    def _on_saved(self, peer: Peer, message: CheckpointSaved) -> None:
+        self._table.saved(peer.process_id, message.incarnation, message.checkpoint)
 
     def _on_kill(self, _peer: Peer, message: KillActor) -> None:
         self._run(partial(self._table.kill, message.actor_id, message.no_restart))
@@ -189,6 +200,9 @@ class ActorHost:
             elif isinstance(command, actor_record.Dismiss):
                 self._workers.dismiss(command.process_id)
                 self._call_later(_LEAVE_DEADLINE_S, partial(self._workers.kill, command.process_id))
+            elif isinstance(command, actor_record.DropCheckpoints):
+                folder = self._session_dir / CHECKPOINTS_FOLDER / command.actor_id.hex()
+                shutil.rmtree(folder, ignore_errors=True)
             else:
                 self._cancel(command.lease_id)
 

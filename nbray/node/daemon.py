@@ -119,7 +119,7 @@ class NodeDaemon:
         self.errors = PushedErrors(start.job_id, self._tell_driver, self._loop.call_later, cpus)
         self.actors = ActorHost(
             self.leases, self.workers, self.scheduler, self.pool, self.events, start.resources, self.send_to,
-            lambda: self.driver_id, self._loop.call_later,
+            lambda: self.driver_id, self._loop.call_later, self._session_dir,
         )  # fmt: skip
         self.watching = Watching(
             budget, start.memory_threshold, self.scheduler, self.pool, lambda: self.workers,

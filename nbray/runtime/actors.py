@@ -13,6 +13,7 @@ Calls under way hold it, too.
 from __future__ import annotations
 
 import time
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ import msgspec
 from nbray.core import actor_calls
 from nbray.core.actor_calls import Creation, Route, RouteState
 from nbray.core.actor_record import ActorState
+from nbray.core.kept_calls import KeptCalls
 from nbray.core.references import Entry
 from nbray.core.tasks import Task, TaskSpec
 from nbray.model import ids
@@ -28,6 +30,7 @@ from nbray.model.errors import RayActorError
 from nbray.model.limits import PROTOCOL_VERSION
 from nbray.runtime.links import Link
 from nbray.runtime.refs import ObjectRef, make_ref
+from nbray.runtime.replay import Replays
 from nbray.runtime.task_arguments import BULKY_BYTES, MANY
 from nbray.runtime.task_errors import serialize_system_error
 from nbray.wire.actor_messages import (
@@ -59,11 +62,12 @@ _DEAD = RouteState.DEAD
 class Contact:
     """What this process knows of an actor beside the route: ``Route.host``."""
 
-    __slots__ = ("class_name", "entry", "link", "numbers", "ref", "specs")
+    __slots__ = ("class_name", "entry", "is_unhandled", "link", "numbers", "ref", "specs")
 
     def __init__(self, class_name: str, entry: Entry | None) -> None:
         self.class_name = class_name
         self.entry = entry  # of the object that its handles hold; None: they hold none
+        self.is_unhandled = False  # no handle is left here; it is watched for the sake of kept calls
         self.ref: ObjectRef | None = None  # while calls are under way
         self.link: Link | None = None
         self.specs: dict[Any, TaskSpec] = {}
@@ -84,6 +88,7 @@ class Actors:
         self._own: dict[bytes, Task | None] = {}  # made here -> the constructor while its arguments are kept
         self._of_entry: dict[bytes, bytes] = {}  # object that handles hold -> actor
         self._quiet: list[Route] = []
+        self._replays = Replays(process)
         self._classes: set[bytes] = set()  # whose code the daemon has
         self._objects.handle_objects = self._of_entry
         self._objects.on_handles_gone = self._on_handles_gone
@@ -93,12 +98,13 @@ class Actors:
     # --- making one ----------------------------------------------------------------------------
 
     def create(
-        self, template: ActorSpec, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, template: ActorSpec, keeps_calls: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[bytes, ObjectRef | None]:
         """Have an actor made. Takes the lock.
 
         Args:
             template: all but who makes it, its ID and its arguments.
+            keeps_calls: whether calls may have to run again; see ``route``.
             args: of its constructor.
             kwargs: likewise.
 
@@ -115,9 +121,9 @@ class Actors:
         spec = TaskSpec(
             0, template.class_id, name, 0, (), 0, place.depth, place.cell, pooled=Creation(template)
         )
-        return process.prepare(spec, args, kwargs, self._begin)
+        return process.prepare(spec, args, kwargs, partial(self._begin, keeps_calls))
 
-    def _begin(self, task: Task) -> tuple[bytes, ObjectRef | None]:
+    def _begin(self, keeps_calls: bool, task: Task) -> tuple[bytes, ObjectRef | None]:
         template: ActorSpec = task.spec.pooled.template
         actor_id = task.task_id
         entry: Entry | None = None
@@ -127,7 +133,10 @@ class Actors:
             entry.site = task.spec
             ref = make_ref(entry, self._objects.home)
         self._own[actor_id] = task
-        self.route(actor_id, self._process.process_id, template.class_name, template.max_concurrency, entry)
+        self.route(
+            actor_id, self._process.process_id, template.class_name, template.max_concurrency, keeps_calls,
+            entry,
+        )  # fmt: skip
         self._submitter.submit(task)
         self._loop.flush()
         return actor_id, ref
@@ -158,6 +167,7 @@ class Actors:
         """A constructor or a call ends with this error: an argument is one, or found no room."""
         route = task.spec.pooled
         if type(route) is Route:
+            self._replays.gave_up(route, task)
             self._feed(route)  # others may have waited behind it
             self._quieten(route)
         elif self._own.get(task.task_id) is task:
@@ -183,16 +193,26 @@ class Actors:
     # --- calling one ---------------------------------------------------------------------------
 
     def route(
-        self, actor_id: bytes, owner: bytes, class_name: str, concurrency: int, entry: Entry | None
-    ) -> Route:
-        """The way to an actor; ``entry``: of the object that the caller's handle holds."""
+        self, actor_id: bytes, owner: bytes, class_name: str, concurrency: int, keeps_calls: bool,
+        entry: Entry | None,
+    ) -> Route:  # fmt: skip
+        """The way to an actor.
+
+        ``keeps_calls``: it has checkpoints, and calls are tried again. ``entry``: of the object that the
+        caller's handle holds.
+        """
         route = self.routes.get(actor_id)
         if route is None:
             route = self.routes[actor_id] = Route(actor_id, owner, concurrency)
+            route.kept = KeptCalls() if keeps_calls else None
             route.host = Contact(class_name, entry)
             if entry is not None:
                 self._of_entry[entry.object_id] = actor_id
             self._process.tell_daemon(WatchActor(actor_id, owner))
+        contact: Contact = route.host
+        if contact.is_unhandled and entry is not None:
+            contact.entry, contact.is_unhandled = entry, False
+            self._of_entry[entry.object_id] = actor_id
         return route
 
     def call_spec(self, route: Route, method: str, num_returns: int, retries: int, place: Place) -> TaskSpec:
@@ -319,15 +339,28 @@ class Actors:
     # --- answers and news ----------------------------------------------------------------------
 
     def _on_message(self, link: Link, message: Message) -> None:
-        if type(message) is not TasksDone:
-            return
         route: Route | None = link.lease
-        self._submitter.deliver(link, route, message.answers, actor_calls.answered)
+        if type(message) is not TasksDone:
+            if route is not None and route.kept is not None:
+                self._on_word(route, message)
+            return
+        if route is None or route.kept is None:
+            self._submitter.deliver(link, route, message.answers, actor_calls.answered)
+        else:
+            self._submitter.deliver(link, route, message.answers, self._replays.answered)
+            self._replays.strays(route, message.answers)
         if route is not None:
             if actor_calls.has_room(route):
                 self._feed(route)
             if not route.inflight and not route.is_quiet:
                 self._quieten(route)
+
+    def _on_word(self, route: Route, message: Message) -> None:
+        """What an actor with checkpoints says beside its answers."""
+        if self._replays.heard(route, message):
+            self._feed(route)
+        elif route.host.is_unhandled and not self._replays.is_needed(route):
+            self._leave(route)
 
     def _quieten(self, route: Route) -> None:
         if not route.is_quiet:
@@ -378,9 +411,13 @@ class Actors:
 
     def _on_death(self, route: Route, update: ActorUpdate) -> None:
         error = update.error or self._death_of(route, update)
+        self._replays.died(route)
         for task in actor_calls.died(route, error):
             self._submitter.pass_on(task, error)
-        self._quieten(route)
+        if route.host.is_unhandled:
+            self._leave(route)
+        else:
+            self._quieten(route)
 
     def _death_of(self, route: Route, update: ActorUpdate) -> bytes:
         contact: Contact = route.host
@@ -401,8 +438,11 @@ class Actors:
         hello = OwnerHello(PROTOCOL_VERSION, b"", self._process.address, self._process.job_id)
         assert link.channel is not None
         self._loop.send(link.channel, encode(hello), now=False)
-        actor_calls.connected(route, update.incarnation)
-        self._feed(route)
+        if route.kept is not None:  # it answers, and then calls may be sent
+            actor_calls.connecting(route, update.incarnation)
+        else:
+            actor_calls.connected(route, update.incarnation)
+            self._feed(route)
         self._loop.soon()
 
     def kill(self, actor_id: bytes, no_restart: bool) -> None:
@@ -418,19 +458,31 @@ class Actors:
         """Nobody here has a handle of these any more, nor is a call under way."""
         for object_id in object_ids:
             actor_id = self._of_entry.pop(object_id)
-            route = self.routes.pop(actor_id)
+            route = self.routes[actor_id]
             contact: Contact = route.host
-            contact.specs.clear()
             contact.entry = None
-            if contact.link is not None:
-                contact.link.lease = None
-                self._submitter.links.close(contact.link)
-            if actor_id not in self._own:
-                self._process.tell_daemon(UnwatchActor(actor_id))
+            is_own = actor_id in self._own
+            if is_own:
+                self._process.tell_daemon(ReleaseActor(actor_id))
+            elif self._replays.is_needed(route) and route.state is not RouteState.DEAD:
+                contact.is_unhandled = True  # others may have handles
                 continue
-            self._process.tell_daemon(ReleaseActor(actor_id))
-            if self._own[actor_id] is None:
-                self._forget_own(actor_id)
+            self._leave(route)
+
+    def _leave(self, route: Route) -> None:
+        """Nothing here needs the actor any more."""
+        actor_id = route.actor_id
+        contact: Contact = route.host
+        del self.routes[actor_id]
+        self._replays.died(route)
+        contact.specs.clear()
+        if contact.link is not None:
+            contact.link.lease = None
+            self._submitter.links.close(contact.link)
+        if actor_id not in self._own:
+            self._process.tell_daemon(UnwatchActor(actor_id))
+        elif self._own[actor_id] is None:
+            self._forget_own(actor_id)
 
     def housekeeping(self, now_s: float) -> None:
         """Let go of actors that were not called for a moment."""

@@ -41,6 +41,17 @@ class ActorSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     threads: int  # that numeric libraries may use in it
 
 
+class SavedCheckpoint(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A checkpoint that counts. ``calls``: of each caller, by process ID, how many calls its state has.
+
+    ``saved_ms`` is of the clock on the wall, since 1970.
+    """
+
+    checkpoint_id: bytes
+    saved_ms: int
+    calls: list[tuple[bytes, int]]
+
+
 class CreateActor(Message, frozen=True):
     """Owner -> daemon: make it, and keep it up."""
 
@@ -59,7 +70,7 @@ class StartActor(Message, frozen=True):
 
     spec: ActorSpec
     incarnation: int
-    checkpoints: list[bytes]
+    checkpoints: list[SavedCheckpoint]
 
 
 class ActorStarted(Message, frozen=True):
@@ -75,6 +86,26 @@ class ActorLeft(Message, frozen=True):
 
     actor_id: bytes
     why: str
+
+
+class CheckpointSaved(Message, frozen=True):
+    """Worker -> daemon: this incarnation may be restarted from here."""
+
+    actor_id: bytes
+    incarnation: int
+    checkpoint: SavedCheckpoint
+
+
+class StateHas(Message, frozen=True):
+    """Actor with checkpoints -> caller, first of all: so many calls of yours are in my state."""
+
+    calls: int
+
+
+class CallsCovered(Message, frozen=True):
+    """Actor -> caller: a checkpoint has your first ``calls`` calls."""
+
+    calls: int
 
 
 class KillActor(Message, frozen=True):

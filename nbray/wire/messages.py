@@ -28,6 +28,8 @@ from nbray.wire.actor_messages import (
     ActorNamed,
     ActorStarted,
     ActorUpdate,
+    CallsCovered,
+    CheckpointSaved,
     CreateActor,
     FailActor,
     FindActor,
@@ -36,6 +38,7 @@ from nbray.wire.actor_messages import (
     NameActor,
     ReleaseActor,
     StartActor,
+    StateHas,
     UnwatchActor,
     WatchActor,
 )
@@ -456,4 +459,5 @@ ALL: tuple[type[Message], ...] = (
     UnwatchActor, ActorUpdate, NameActor, FindActor, ActorNamed, GetActors, ActorList,
     CancelTask, CancelOf, SignalWorker, RunInline, InlineDeclined,
     GetWaits, DescribeWaits, WaitsDescribed, WaitsReport, Notice, EndAttempt, MemoryEased,
+    CheckpointSaved, StateHas, CallsCovered,
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """The actor that a worker has become: its instance, its constructor, its methods, its end.
 
 Called by:  worker.executor.
-Imports:    runtime.{arguments,functions,process,serialization}, wire.
+Imports:    runtime.{arguments,functions,process,serialization}, worker.checkpoints, wire.
 Never:      decides when a method runs (worker.executor does).
 
 Constructor and departure are calls like others, on a link of their own that leads nowhere, so that they run
@@ -14,6 +14,7 @@ import atexit
 import contextlib
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 from nbray.model.errors import RayActorError, SerializationError
@@ -26,6 +27,8 @@ from nbray.transport import linux
 from nbray.wire.actor_messages import ActorLeft, ActorStarted, StartActor
 from nbray.wire.base import Descriptor, Value
 from nbray.wire.messages import DefineTask, TaskCall
+from nbray.worker.checkpoints import Checkpoints
+from nbray.worker.owner_links import OwnerLink
 
 #: What the two calls of ours are called by, in place of a number of their owner's.
 CONSTRUCTION, DEPARTURE = 0, 1
@@ -47,6 +50,8 @@ class Actor:
         self.incarnation = message.incarnation
         self.overlaps = message.spec.is_async or message.spec.max_concurrency > 1
         self.is_leaving = False
+        self.checkpoints = Checkpoints(process, message) if message.spec.checkpoint_interval else None
+        self.minds_calls = self.checkpoints is not None  # it wants to hear of each that is over
         self._why = "It ended by __ray_terminate__()."
         self._process = process
         self._imports = imports
@@ -103,9 +108,16 @@ class Actor:
                 class_name=spec.class_name, actor_id=spec.actor_id.hex(),
                 why=f"Its class failed to be imported ({exc.reason}), so it cannot execute this method.",
             ) from exc  # fmt: skip
+        if self.checkpoints is not None:
+            self._instance = self.checkpoints.construct(cls, partial(self._make, cls))
+        else:
+            self._instance = self._make(cls)
+
+    def _make(self, cls: Callable[..., Any]) -> Any:
+        spec = self.spec
         args, kwargs = self._value(spec.args)
         args, kwargs = fill_in(args, kwargs, [self._value(value) for value in spec.dependencies])
-        self._instance = cls(*args, **kwargs)
+        return cls(*args, **kwargs)
 
     def _value(self, value: Value) -> Any:
         if type(value) is bytes:
@@ -118,7 +130,14 @@ class Actor:
         return process.get_one(ref, None)
 
     def _terminate(self) -> None:
-        self.is_leaving = True
+        self.is_leaving = self.minds_calls = True
+
+    def after_call(self, link: OwnerLink, call: TaskCall) -> None:
+        """A call is over and answered."""
+        if self.is_leaving:
+            self.leave()
+        if self.checkpoints is not None and call.task_id != self.spec.actor_id:
+            self.checkpoints.after_call(link.owner_id, self._instance)
 
     # --- the end ---------------------------------------------------------------------------------
 

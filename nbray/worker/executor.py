@@ -152,6 +152,8 @@ class Executor:
         elif type(message) is OwnerHello:
             link.lease_id = message.lease_id
             link.owner_id = message.owner.process_id
+            if self._actor is not None and self._actor.checkpoints is not None:
+                self._actor.checkpoints.greet(link)
         elif type(message) is TakeBack:
             self._give_up(link, message.count)
         elif type(message) is CancelTask:
@@ -234,8 +236,8 @@ class Executor:
                 interrupts.restore()
             if self._is_used_up:
                 self._depart(link)
-            if self._actor is not None and self._actor.is_leaving:
-                self._actor.leave()
+            if self._actor is not None and self._actor.minds_calls:
+                self._actor.after_call(link, call)
             following = self._following
             link, call = self._wait_for_work(link) if following is None else following
 

@@ -22,7 +22,7 @@ from nbray.model.errors import ProtocolError
 from nbray.model.limits import FRAME_MAX_BYTES
 from nbray.model.store_plan import StorePlan
 from nbray.wire import messages
-from nbray.wire.actor_messages import ActorFacts, ActorSpec
+from nbray.wire.actor_messages import ActorFacts, ActorSpec, SavedCheckpoint
 from nbray.wire.base import (
     Descriptor,
     Message,
@@ -159,12 +159,15 @@ NUMBERS = [
     "Notice",
     "EndAttempt",
     "MemoryEased",
+    "CheckpointSaved",
+    "StateHas",
+    "CallsCovered",
 ]
 
 #: Rows inside messages, which are drawn field by field as the messages are.
 FACTS = (
     ActorFacts, ActorSpec, ErrorRow, Origin, EntryFacts, ProcessFacts, StoredFacts, LeaseFacts, ObjectFacts,
-    QueueFacts, RunningFacts, TaskFacts, WaitFacts, WorkerFacts,
+    QueueFacts, RunningFacts, SavedCheckpoint, TaskFacts, WaitFacts, WorkerFacts,
 )  # fmt: skip
 
 # Plain data as it arrives: msgpack knows neither tuples nor sets.
