@@ -17,7 +17,6 @@ from nbray.model.errors import OptionError, StaleSessionError
 from nbray.model.resources import whole_or_none
 from nbray.runtime.actor_names import find_actor, name_actor
 from nbray.runtime.current import current
-from nbray.wire.actor_messages import KillActor
 
 __all__ = ["exit_actor", "get_actor", "kill", "method", "register_actor"]
 
@@ -73,7 +72,7 @@ def kill(actor: ActorHandle, *, no_restart: bool = False) -> None:
     if target.process is not process:
         raise StaleSessionError()
     with process.loop.guard, process.loop.lock:
-        process.tell_daemon(KillActor(target.actor_id, no_restart))
+        process.actors.kill(target.actor_id, target.owner, no_restart)
 
 
 def exit_actor() -> NoReturn:

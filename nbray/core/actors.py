@@ -88,11 +88,11 @@ class ActorTable:
         elif actor.state is ActorState.RESTARTING:
             self._end(actor, "Nobody had a handle of it any more.", now_s, now_ns, out)
 
-    def kill(self, actor_id: bytes, no_restart: bool, now_s: float, now_ns: int, out: list[Command]) -> bool:
-        """Somebody ends its process by force. False: it is not known (yet)."""
-        actor = self.actors.get(actor_id)
-        if actor is None or (actor.spec is None and actor.state is not ActorState.DEAD):
-            return False
+    def kill(
+        self, actor_id: bytes, owner: bytes, no_restart: bool, now_s: float, now_ns: int, out: list[Command]
+    ) -> None:
+        """Somebody ends its process by force. One that has none yet, and had none, will not be made."""
+        actor = self._known(actor_id, owner, now_s, now_ns)
         if no_restart:
             actor.restarts_left = 0
         if actor.state is ActorState.PENDING or (actor.state is ActorState.RESTARTING and no_restart):
@@ -100,7 +100,6 @@ class ActorTable:
         elif actor.process_id:
             actor.why = "It was killed by nbray.kill()."
             out.append(Kill(actor.process_id))
-        return True
 
     def watch(self, actor_id: bytes, owner: bytes, process_id: bytes, now_s: float, now_ns: int) -> Actor:
         """A process wants to call it; its owner may not have declared it yet. Returns it as it is now."""

@@ -123,7 +123,7 @@ class ActorHost:
         self._call_later(_LEAVE_DEADLINE_S, partial(self._host.workers.kill, peer.process_id))
 
     def _on_kill(self, _peer: Peer, message: KillActor) -> None:
-        self._run(partial(self._table.kill, message.actor_id, message.no_restart))
+        self._run(partial(self._table.kill, message.actor_id, message.owner, message.no_restart))
 
     def _on_release(self, _peer: Peer, message: ReleaseActor) -> None:
         self._run(partial(self._table.release, message.actor_id))

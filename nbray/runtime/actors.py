@@ -22,7 +22,7 @@ from nbray.core import actor_calls
 from nbray.core.actor_calls import Creation, Route, RouteState
 from nbray.core.actor_record import ActorState
 from nbray.core.references import Away, Entry
-from nbray.core.tasks import Task, TaskSpec
+from nbray.core.tasks import Task, TaskSpec, TaskState
 from nbray.model import ids
 from nbray.model.errors import RayActorError
 from nbray.model.limits import PROTOCOL_VERSION
@@ -35,6 +35,7 @@ from nbray.wire.actor_messages import (
     ActorUpdate,
     CreateActor,
     FailActor,
+    KillActor,
     ReleaseActor,
     UnwatchActor,
     WatchActor,
@@ -160,7 +161,10 @@ class Actors:
             return
         self._own[actor_id] = None
         if task.task_id in self._tasks.tasks:
-            self._tasks.answered(task)
+            if task.state is TaskState.PUSHED:
+                self._tasks.answered(task)
+            else:  # it was killed before they were all there
+                self._tasks.given_up(task)
             self._arguments.over(task)
         if actor_id not in self.routes:
             self._forget_own(actor_id)
@@ -310,6 +314,13 @@ class Actors:
         told = DefineTask(spec.spec_id, b"", spec.name, spec.num_returns, spec.depth, spec.cell, 0)
         assert link.channel is not None
         self._loop.send(link.channel, encode(told), now=False)
+
+    def kill(self, actor_id: bytes, owner: bytes, no_restart: bool) -> None:
+        """End its process by force. What is called from now on does not run there."""
+        self._process.tell_daemon(KillActor(actor_id, owner, no_restart))
+        route = self.routes.get(actor_id)
+        if route is not None:
+            actor_calls.disconnected(route)  # the daemon will say what comes next
 
     # --- answers and news ----------------------------------------------------------------------
 

@@ -78,9 +78,13 @@ class ActorLeft(Message, frozen=True):
 
 
 class KillActor(Message, frozen=True):
-    """Anybody -> daemon: end its process at once; it is restarted if it may be, unless told otherwise."""
+    """Anybody -> daemon: end its process at once; it is restarted if it may be, unless told otherwise.
+
+    ``owner`` made it; the daemon may not have read that yet.
+    """
 
     actor_id: bytes
+    owner: bytes
     no_restart: bool
 
 

@@ -33,6 +33,14 @@ _NO_ARGUMENTS = pack_scalars((), {}) or b""
 _TERMINATE = "__ray_terminate__"
 
 
+class NotImportedError(Exception):
+    """The code of an actor's class cannot be loaded here. ``error`` stands for itself: no user code raised."""
+
+    def __init__(self, error: RayActorError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Actor:
     """One incarnation of one actor.
 
@@ -98,9 +106,11 @@ class Actor:
         try:
             cls = self._imports.load(spec.class_id)
         except SerializationError as exc:
-            raise RayActorError(
-                class_name=spec.class_name, actor_id=spec.actor_id.hex(),
-                why=f"Its class failed to be imported ({exc.reason}), so it cannot execute this method.",
+            raise NotImportedError(
+                RayActorError(
+                    class_name=spec.class_name, actor_id=spec.actor_id.hex(),
+                    why=f"Its class failed to be imported ({exc.reason}), so it cannot execute this method.",
+                )
             ) from exc  # fmt: skip
         args, kwargs = self._value(spec.args)
         args, kwargs = fill_in(args, kwargs, [self._value(value) for value in spec.dependencies])

@@ -60,7 +60,7 @@ from nbray.wire.messages import (
     TasksDone,
     Unblocked,
 )
-from nbray.worker.actor import CONSTRUCTION, Actor
+from nbray.worker.actor import CONSTRUCTION, Actor, NotImportedError
 from nbray.worker.leaving import Departure
 from nbray.worker.output import TaskStream
 from nbray.worker.owner_links import Known, OwnerLink
@@ -321,6 +321,8 @@ class Executor:
         return self._actor.method(known.name.rpartition(".")[2])
 
     def _failure(self, link: OwnerLink, call: TaskCall, known: Known, exc: BaseException) -> Outcome:
+        if isinstance(exc, NotImportedError):
+            return [serialize_system_error(exc.error)], True
         refs: list[ObjectRef] = []
         error = serialize_error(exc, task_name=known.name, pid=os.getpid(), node="local", refs=refs)
         if refs:

@@ -524,11 +524,66 @@ def test_handles_may_be_arguments_in_containers_captured_and_pickled_by_hand() -
 
 def test_a_list_of_handles_may_be_returned_and_a_bare_one_may_not() -> None:
     @nbray.remote
-    def make(bare: bool) -> Any:
-        actor = Counter.remote(1)
-        return actor if bare else [actor]
+    class Maker:
+        def make(self) -> Any:
+            return [Counter.remote(1)]
 
-    (actor,) = nbray.get(make.remote(False))
+        def make_bare(self) -> Any:
+            return Counter.remote(1)
 
-    with pytest.raises(nbray.RayActorError):
-        nbray.get(actor.add.remote(), timeout=10)  # its owner's process may have gone on; see lifetime
+    maker = Maker.remote()
+    (actor,) = nbray.get(maker.make.remote())
+
+    assert nbray.get(actor.add.remote()) == 2
+    with pytest.raises(TypeError, match="return it in a list"):
+        nbray.get(maker.make_bare.remote())
+
+
+def test_a_handle_can_be_put_and_got() -> None:
+    actor = Counter.remote(1)
+
+    again = nbray.get(nbray.put(actor))
+
+    assert again == actor
+    assert nbray.get(again.add.remote()) == 2
+
+
+def test_actors_may_call_each_other_and_themselves() -> None:
+    @nbray.remote
+    class Pinger:
+        def __init__(self) -> None:
+            self.got = 0
+
+        def ping(self, other: Any, me: Any, times: int) -> None:
+            self.got += 1
+            if times:
+                other.ping.remote(me, other, times - 1)
+
+        def total(self) -> int:
+            return self.got
+
+    one, other = Pinger.remote(), Pinger.remote()
+    one.ping.remote(other, one, 20)
+
+    until(lambda: nbray.get([one.total.remote(), other.total.remote()]) == [11, 10], "all pings came")
+
+
+def test_a_notebooks_names_do_not_hide_methods_called_like_those_of_handles() -> None:
+    @nbray.remote
+    class Odd:
+        def remote(self) -> str:
+            return "remote"
+
+        def options(self) -> str:
+            return "options"
+
+        def __len__(self) -> int:
+            return 7
+
+        def __call__(self, x: int) -> int:
+            return 2 * x
+
+    odd = Odd.remote()
+
+    assert nbray.get([odd.remote.remote(), odd.options.remote()]) == ["remote", "options"]
+    assert nbray.get([odd.__len__.remote(), odd.__call__.remote(4)]) == [7, 8]
