@@ -94,7 +94,7 @@ _HOMES = {
 _OTHER_NAMES = {"ObjectID": "ObjectRef"}
 #: Rooms that are opened when they are asked for. ``worker`` is the worker process's, of which only the
 #: door is loaded; behind it stand the classic names.
-_ROOMS = ("experimental", "internal", "jupyter", "services", "worker")
+_ROOMS = ("experimental", "internal", "jupyter", "services", "util", "worker")
 
 
 def classic_worker_name(name: str) -> Any:

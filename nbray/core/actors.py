@@ -203,12 +203,16 @@ class ActorTable:
         actor.lease_id, actor.process_id, actor.endpoint = b"", b"", ""
         if actor.state is ActorState.DEAD:
             return actor
+        was_killed = bool(actor.why)
         actor.why = actor.why or why
         restarts = actor.state in (ActorState.STARTING, ActorState.ALIVE) and not actor.is_released
         if not (restarts and actor.restarts_left):
             self._end(actor, actor.why, now_s, now_ns, out)
             return actor
-        actor.early_deaths = actor.early_deaths + 1 if actor.state is ActorState.STARTING else 0
+        if actor.state is ActorState.ALIVE:
+            actor.early_deaths = 0
+        elif not was_killed:  # its constructor did nothing wrong then
+            actor.early_deaths += 1
         actor.move(ActorEvent.LOST, now_s, now_ns)
         actor.restarts_left -= actor.restarts_left > 0
         actor.incarnation += 1

@@ -149,8 +149,10 @@ class Actors:
         """A constructor or a call ends with this error: an argument is one, or found no room."""
         route = task.spec.pooled
         if type(route) is Route:
-            self._feed(route)  # others may have waited behind it
-            self._quieten(route)
+            if route.state is RouteState.OPEN:
+                self._feed(route)  # others may have waited behind it
+            if not route.is_quiet:
+                self._quieten(route)
         elif self._own.get(task.task_id) is task:
             self._own[task.task_id] = None
             self._process.tell_daemon(FailActor(task.task_id, error))
@@ -221,6 +223,9 @@ class Actors:
         """A call that waits for its arguments."""
         route = task.spec.pooled
         if type(route) is Route:
+            if route.state is RouteState.DEAD:  # whatever the arguments will be
+                self._submitter.pass_on(task, route.error)
+                return
             actor_calls.hold_place(route, task)
             self._hold(route)
 
@@ -385,7 +390,14 @@ class Actors:
 
     def _on_death(self, route: Route, update: ActorUpdate) -> None:
         error = update.error or self._death_of(route, update)
-        for task in actor_calls.died(route, error):
+        calls = actor_calls.died(route, error)
+        if not route.in_order:  # those that wait for arguments stand in no queue
+            calls += [
+                task
+                for task in self._tasks.tasks.values()
+                if task.spec.pooled is route and task.state is TaskState.WAITING
+            ]
+        for task in calls:
             self._submitter.pass_on(task, error)
         self._quieten(route)
 
