@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from nbray.api.actors import exit_actor, get_actor, kill, method
+    from nbray.api.listing import actors
     from nbray.api.looking import memory, objects
     from nbray.api.modes import LOCAL_MODE, PYTHON_MODE, SCRIPT_MODE, SILENT_MODE, WORKER_MODE
     from nbray.api.objects import get, put, wait
@@ -79,6 +80,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "nbray.api.actors": ("exit_actor", "get_actor", "kill", "method"),
     "nbray.api.classic_worker": ("get_webui_url",),
+    "nbray.api.listing": ("actors",),
     "nbray.api.looking": ("memory", "objects"),
     "nbray.api.modes": ("LOCAL_MODE", "PYTHON_MODE", "SCRIPT_MODE", "SILENT_MODE", "WORKER_MODE"),
     "nbray.api.objects": ("get", "put", "wait"),
@@ -151,7 +153,7 @@ __all__ = [
     "RayError", "RayGetArgumentError", "RayGetError", "RayTaskError", "RayTimeoutError", "RayWorkerError",
     "RayletError", "RedisNotFoundError", "RemoteFunction", "ReservedNameError", "SerializationError",
     "SessionStartError", "SocketPathError", "StaleSessionError", "TaskID", "UniqueID", "UnknownObjectError",
-    "UnreconstructableError", "WorkerID", "exit_actor", "get", "get_actor", "init", "is_initialized", "kill",
-    "memory", "method", "objects", "put", "register_custom_serializer", "remote", "shutdown", "status",
-    "wait",
+    "UnreconstructableError", "WorkerID", "actors", "exit_actor", "get", "get_actor", "init",
+    "is_initialized", "kill", "memory", "method", "objects", "put", "register_custom_serializer", "remote",
+    "shutdown", "status", "wait",
 ]  # fmt: skip

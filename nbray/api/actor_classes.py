@@ -47,7 +47,7 @@ class ActorClass:
             self._look()
 
     def _look(self) -> dict[str, Any]:
-        """What its actors need to know of the class; found at once, but where the class is still being loaded.
+        """What its actors need to know of the class; found at once, unless the class is still being loaded.
 
         A class whose methods name its remote class arrives in a pickle together with that: at first empty.
         """

@@ -16,7 +16,8 @@ Methods append commands to the list that the caller passes.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
 
 from nbray.core.actor_record import (
     Actor,
@@ -101,9 +102,12 @@ class ActorTable:
             actor.why = "It was killed by nbray.kill()."
             out.append(Kill(actor.process_id))
 
-    def watch(self, actor_id: bytes, owner: bytes, process_id: bytes, now_s: float, now_ns: int) -> Actor:
+    def watch(
+        self, actor_id: bytes, owner: bytes, class_name: str, process_id: bytes, now_s: float, now_ns: int
+    ) -> Actor:
         """A process wants to call it; its owner may not have declared it yet. Returns it as it is now."""
         actor = self._known(actor_id, owner, now_s, now_ns)
+        actor.called = class_name
         actor.watchers[process_id] = None
         self._watched_by.setdefault(process_id, set()).add(actor_id)
         return actor
@@ -246,7 +250,11 @@ class ActorTable:
 
     def facts(self) -> list[ActorFacts]:
         """All that are known, in the order in which they were made; the dead, too."""
-        return [_facts(actor) for actor in self.actors.values() if actor.spec is not None]
+        return [_facts(actor, self._names_of.get(actor.actor_id, ())) for actor in self.actors.values()]
+
+    def counts(self) -> dict[str, int]:
+        """How many are in which state; the dead that are remembered, too."""
+        return dict(Counter(actor.state.value.lower() for actor in self.actors.values()))
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -299,11 +307,14 @@ def _delay_s(early_deaths: int) -> float:
     return float(min(DELAY_MAX_S, DELAY_S * 2.0 ** min(early_deaths - EARLY_DEATHS - 1, 10)))
 
 
-def _facts(actor: Actor) -> ActorFacts:
+def _facts(actor: Actor, names: Sequence[_Name]) -> ActorFacts:
     spec = actor.spec
-    assert spec is not None
+    namespace, name = names[0] if names else ("", "")
+    if spec is not None and spec.name:
+        namespace, name = spec.namespace, spec.name
     return ActorFacts(
-        actor.actor_id, spec.class_name, spec.name, spec.namespace, spec.detached, actor.state.value,
+        actor.actor_id, actor.name, name, namespace, spec is not None and spec.detached, actor.state.value,
         actor.owner, actor.process_id, actor.pid, actor.endpoint, actor.incarnation, actor.restarts_left,
-        dict(spec.resources), spec.cell, actor.why, actor.created_ns, actor.since_ns,
+        dict(spec.resources) if spec is not None else {}, spec.cell if spec is not None else "", actor.why,
+        actor.created_ns, actor.since_ns,
     )  # fmt: skip

@@ -130,7 +130,7 @@ class ActorHost:
 
     def _on_watch(self, peer: Peer, message: WatchActor) -> None:
         now = _now()
-        actor = self._table.watch(message.actor_id, message.owner, peer.process_id, *now)
+        actor = self._table.watch(message.actor_id, message.owner, message.class_name, peer.process_id, *now)
         peer.send(actor.update())
 
     def _on_name(self, peer: Peer, m: NameActor) -> None:
@@ -170,6 +170,10 @@ class ActorHost:
     def process_lost(self, process_id: bytes) -> None:
         """A process is gone: what it owned follows."""
         self._run(partial(self._table.process_lost, process_id))
+
+    def counts(self) -> dict[str, int]:
+        """How many are in which state."""
+        return self._table.counts()
 
     # --- commands ------------------------------------------------------------------------------------
 

@@ -490,7 +490,7 @@ class NodeDaemon:
         self._events.flush()
         return snapshot(
             self._start, self._scheduler.snapshot(), self._pool.snapshot(), self._store.stats(),
-            self._events.log, self.control, self.workers,
+            self._events.log, self.control, self.workers, self._actors.counts(),
         )  # fmt: skip
 
     def _processes(self) -> dict[bytes, int]:

@@ -188,7 +188,7 @@ class Actors:
             route.host = Contact(class_name, entry)
             if entry is not None:
                 self._of_entry[entry.object_id] = actor_id
-            self._process.tell_daemon(WatchActor(actor_id, owner))
+            self._process.tell_daemon(WatchActor(actor_id, owner, class_name))
         return route
 
     def call_spec(self, route: Route, method: str, num_returns: int, retries: int, place: Place) -> TaskSpec:

@@ -229,6 +229,8 @@ class Process:
         self.actors.housekeeping(now_s)
         self.objects.promotions.housekeeping()
         self.recorder.housekeeping(now_s)
+        if self.actor is not None:
+            self.actor.housekeeping(now_s)
 
     def _check(self, ref: ObjectRef) -> None:
         """Raises: NbrayError if the session is lost, or the reference is another session's."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-
 #: What is no result by itself, with the reason for people; in a list or another value it is one.
 NO_RESULT: dict[type, str] = {}
 

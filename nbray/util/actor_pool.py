@@ -117,8 +117,8 @@ class ActorPool:
     def map(self, fn: Work, values: Iterable[Any]) -> Iterator[Any]:
         """The results for all values, in their order.
 
-        Nothing is done before the first one is asked for, and values are read as they are needed. Results that
-        were left from before are dropped.
+        Nothing is done before the first one is asked for, and values are read as they are needed. Results
+        that were left from before are dropped.
 
         Args:
             fn: called with an actor and a value; returns the reference of its call.

@@ -99,6 +99,7 @@ class WatchActor(Message, frozen=True):
 
     actor_id: bytes
     owner: bytes
+    class_name: str
 
 
 class UnwatchActor(Message, frozen=True):
@@ -153,7 +154,10 @@ class GetActors(Message, frozen=True):
 
 
 class ActorFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One actor, for people. ``since_ns`` is of the clock on the wall, when its state began."""
+    """One actor, for people. ``since_ns`` is of the clock on the wall, when its state began.
+
+    What its owner has not declared yet, since its constructor waits for arguments, is empty.
+    """
 
     actor_id: bytes
     class_name: str

@@ -1,7 +1,7 @@
 """The actor that a worker has become: its instance, its constructor, its methods, its end.
 
 Called by:  worker.executor.
-Imports:    runtime.{arguments,functions,process,serialization}, wire.
+Imports:    runtime.{arguments,functions,process,serialization}, wire, worker.slow_construction.
 Never:      decides when a method runs (worker.executor does).
 
 Constructor and departure are calls like others, on a link of their own that leads nowhere, so that they run
@@ -26,6 +26,7 @@ from nbray.transport import linux
 from nbray.wire.actor_messages import ActorLeft, ActorStarted, StartActor
 from nbray.wire.base import Descriptor, Value
 from nbray.wire.messages import DefineTask, TaskCall
+from nbray.worker.slow_construction import SlowConstruction
 
 #: What the two calls of ours are called by, in place of a number of their owner's.
 CONSTRUCTION, DEPARTURE = 0, 1
@@ -34,7 +35,7 @@ _TERMINATE = "__ray_terminate__"
 
 
 class NotImportedError(Exception):
-    """The code of an actor's class cannot be loaded here. ``error`` stands for itself: no user code raised."""
+    """The code of an actor's class cannot be loaded here. ``error`` stands for itself: no user code ran."""
 
     def __init__(self, error: RayActorError) -> None:
         super().__init__(str(error))
@@ -58,6 +59,8 @@ class Actor:
         self._process = process
         self._imports = imports
         self._instance: Any = None
+        self._slow = SlowConstruction(process, repr(self))
+        self.housekeeping = self._slow.housekeeping
         linux.set_process_title(f"nbray-{message.spec.class_name}")
 
     def __repr__(self) -> str:
@@ -102,6 +105,13 @@ class Actor:
         return method
 
     def _construct(self) -> None:
+        self._slow.begin()
+        try:
+            self._make_instance()
+        finally:
+            self._slow.end()
+
+    def _make_instance(self) -> None:
         spec = self.spec
         try:
             cls = self._imports.load(spec.class_id)

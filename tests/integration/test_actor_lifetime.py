@@ -1,4 +1,4 @@
-"""How long an actor lives: as long as somebody can call it, and no longer; ends by its own will and by force."""
+"""How long an actor lives: while somebody can call it, and no longer; ends by its own will and by force."""
 
 from __future__ import annotations
 
@@ -308,7 +308,7 @@ def test_exit_actor_also_ends_it_where_the_method_catches_all_exceptions() -> No
         def leave(self) -> str:
             try:
                 nbray.exit_actor()
-            except Exception:
+            except Exception:  # noqa: BLE001  # as users do
                 return "caught"
 
     with pytest.raises(RayActorError):
@@ -414,6 +414,11 @@ def test_kill_ends_a_constructor_that_never_ends(folder: Path) -> None:
         nbray.get(call, timeout=5)
 
 
+def kill_and_stay(actor: Any) -> None:
+    nbray.kill(actor)
+    time.sleep(10)
+
+
 def test_an_actor_may_kill_another_and_itself() -> None:
     one, other = Worker.remote(), Worker.remote()
     nbray.get(other.count.remote())
@@ -423,7 +428,7 @@ def test_an_actor_may_kill_another_and_itself() -> None:
         until(lambda: nbray.get(other.count.remote(), timeout=5) is None, "it is dead")
 
     with pytest.raises(RayActorError):
-        nbray.get(one.run.remote(lambda me: (nbray.kill(me), time.sleep(10)), one), timeout=5)
+        nbray.get(one.run.remote(kill_and_stay, one), timeout=5)
 
 
 # --- failed constructors ------------------------------------------------------------------------------------
@@ -626,7 +631,9 @@ def test_children_of_an_actor_go_with_it() -> None:
 # --- crowds -------------------------------------------------------------------------------------------------
 
 
-def test_a_hundred_thousand_calls_of_a_dead_actor_all_end_within_two_seconds(show: Callable[[str], None]) -> None:
+def test_a_hundred_thousand_calls_of_a_dead_actor_all_end_within_two_seconds(
+    show: Callable[[str], None],
+) -> None:
     actor = Worker.remote()
     refs = [actor.run.remote(time.sleep, 600)]
     refs += [actor.count.remote() for _ in range(100_000)]

@@ -1,4 +1,4 @@
-"""Actors whose process dies: typed errors, other lives, calls that are made again, in their order and no more often."""
+"""Actors whose process dies: typed errors, other lives, calls that are made again in their order."""
 
 from __future__ import annotations
 
@@ -128,7 +128,17 @@ def deep(kind: str) -> None:
         time.sleep(30)
 
 
-CRASHES = ["null", "abort", "exit code", "exit code 0", "descriptors", "SIGKILL", "SIGSEGV", "SIGBUS", "SIGFPE"]
+CRASHES = [
+    "null",
+    "abort",
+    "exit code",
+    "exit code 0",
+    "descriptors",
+    "SIGKILL",
+    "SIGSEGV",
+    "SIGBUS",
+    "SIGFPE",
+]
 
 
 @pytest.mark.parametrize("kind", CRASHES)
@@ -159,7 +169,9 @@ def test_a_call_that_always_crashes_is_tried_so_often_and_no_more(kind: str, fol
 @pytest.mark.parametrize(
     "raised", [KeyboardInterrupt, GeneratorExit, StopIteration, TimeoutError, RecursionError, MemoryError]
 )
-def test_what_a_method_raises_is_caught_as_itself_and_does_not_end_the_actor(raised: Any, folder: Path) -> None:
+def test_what_a_method_raises_is_caught_as_itself_and_does_not_end_the_actor(
+    raised: Any, folder: Path
+) -> None:
     def throw() -> None:
         raise raised("thrown")
 
@@ -292,7 +304,7 @@ def test_one_that_dies_in_its_constructor_may_make_it_in_the_end(folder: Path) -
     assert notes(folder).count("made") == 6
 
 
-# --- calls that are made again --------------------------------------------------------------------------------
+# --- calls that are made again ------------------------------------------------------------------------------
 
 
 def test_without_retries_a_call_runs_at_most_once(folder: Path) -> None:

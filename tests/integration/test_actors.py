@@ -5,18 +5,15 @@ from __future__ import annotations
 import copy
 import os
 import pickle
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import nbray
-from tests.support.drivers import driver
 from tests.support.sessions import session
 from tests.support.waiting import until
 
@@ -170,7 +167,7 @@ def test_a_remote_class_can_be_neither_called_nor_derived_from() -> None:
         Counter()
     with pytest.raises(TypeError, match=r"^Inheriting from actor classes is not currently supported"):
 
-        class Derived(Counter):  # type: ignore[misc]  # that it cannot is what is tested
+        class Derived(Counter):
             pass
 
 
@@ -358,7 +355,8 @@ def test_a_method_returns_as_many_values_as_it_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "options"), [((), {}), ((3,), {}), ((), {"num_returns": 1, "num_return_vals": 1}), ((), {"x": 1})]
+    ("args", "options"),
+    [((), {}), ((3,), {}), ((), {"num_returns": 1, "num_return_vals": 1}), ((), {"x": 1})],
 )
 def test_the_decorator_of_methods_takes_exactly_one_keyword(args: Any, options: Any) -> None:
     with pytest.raises((TypeError, AssertionError), match="exactly one"):
@@ -585,5 +583,5 @@ def test_a_notebooks_names_do_not_hide_methods_called_like_those_of_handles() ->
 
     odd = Odd.remote()
 
-    assert nbray.get([odd.remote.remote(), odd.options.remote()]) == ["remote", "options"]
+    assert nbray.get([getattr(odd, name).remote() for name in ("remote", "options")]) == ["remote", "options"]
     assert nbray.get([odd.__len__.remote(), odd.__call__.remote(4)]) == [7, 8]
