@@ -44,6 +44,14 @@ class Target:
         self.ref = ref
         self._route: Route | None = None
 
+    def __del__(self) -> None:
+        # An actor that nobody can call goes now, and not when this process next has something to do.
+        ref = self.ref
+        if ref is not None:
+            home = ref._home  # noqa: SLF001  # the runtime's
+            self.ref = ref = None
+            home.wake()
+
     @property
     def route(self) -> Route:
         """The way to it; known from the first call on.

@@ -139,6 +139,7 @@ class Process:
         self._repeats = Repeats()
         self.running: Callable[[], str] = lambda: ""  # set by workers: the name of the task that runs
         self.actor: Any = None  # set by workers that are one: a ``worker.actor.Actor``
+        self.chores: list[Callable[[float], None]] = []  # what else is done when a deadline came; lock held
         self._on_warning = on_warning
         self._on_lost = on_lost
 
@@ -229,8 +230,8 @@ class Process:
         self.actors.housekeeping(now_s)
         self.objects.promotions.housekeeping()
         self.recorder.housekeeping(now_s)
-        if self.actor is not None:
-            self.actor.housekeeping(now_s)
+        for chore in self.chores:
+            chore(now_s)
 
     def _check(self, ref: ObjectRef) -> None:
         """Raises: NbrayError if the session is lost, or the reference is another session's."""

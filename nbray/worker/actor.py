@@ -60,7 +60,7 @@ class Actor:
         self._imports = imports
         self._instance: Any = None
         self._slow = SlowConstruction(process, repr(self))
-        self.housekeeping = self._slow.housekeeping
+        process.chores.append(self._slow.housekeeping)
         linux.set_process_title(f"nbray-{message.spec.class_name}")
 
     def __repr__(self) -> str:

@@ -119,6 +119,16 @@ def test_it_ends_when_its_last_handle_goes() -> None:
     await_end(process)
 
 
+def test_it_goes_although_its_driver_has_nothing_else_to_do() -> None:
+    actor = Worker.remote()
+    process = process_of(actor)
+    time.sleep(0.5)  # all threads of nbray in this process sleep now
+
+    del actor
+
+    await_end(process)
+
+
 def test_calls_that_were_made_before_the_last_handle_went_are_done(folder: Path) -> None:
     refs = Worker.remote().count.remote(), Worker.remote().write.remote(str(folder / "written"))
     actor = Worker.remote()

@@ -1,4 +1,4 @@
-"""``nbray.actors()``, the status and ``nbray.memory()``: what people see of actors; slow constructors are told."""
+"""What people see of actors: ``nbray.actors()``, the status, ``nbray.memory()``; and slow constructors."""
 
 from __future__ import annotations
 
@@ -176,9 +176,8 @@ def test_memory_tells_handles_from_results_and_which_actor_holds_what() -> None:
     assert "actor Keeper" in nbray.memory().holders().describe()
 
 
-def test_a_constructor_that_takes_long_is_told_with_its_stack() -> None:
+def test_a_constructor_that_takes_long_is_told_with_its_stack(folder: Path) -> None:
     script = """
-        import nbray.worker.slow_construction as slow
         nbray.init(num_cpus=1, log_to_driver=True)
 
         @nbray.remote
@@ -190,22 +189,27 @@ def test_a_constructor_that_takes_long_is_told_with_its_stack() -> None:
                 while True:
                     time.sleep(0.01)
 
-        sys.stderr = sys.stdout = open(sys.argv[1] if len(sys.argv) > 1 else os.environ["NOTICE_FILE"], "w", 1)
+        sys.stderr = sys.stdout = open(os.environ["NOTICE_FILE"], "w", 1)
         slow = Slow.remote()
         tell()
         hear()
         nbray.shutdown()
     """
-    import tempfile
+    notice = folder / "notice"
 
-    with tempfile.NamedTemporaryFile(prefix="nb-") as file, driver(script, env={"NOTICE_FILE": file.name}) as d:
-        d.told()
-        text = until(lambda: "load_for_ever" in (text := Path(file.name).read_text()) and text, "told", 30)
-        assert "the constructor of Actor(Slow" in text
-        assert "has been running for 1" in text
-        assert "nbray/worker" not in text
-        d.say()
-        d.ended()
+    def told() -> str:
+        text = notice.read_text()
+        return text if "load_for_ever" in text else ""
+
+    with driver(script, env={"NOTICE_FILE": str(notice)}) as running:
+        running.told()
+        text = until(told, "people are told", 30)
+        running.say()
+        running.ended()
+
+    assert "the constructor of Actor(Slow" in text
+    assert "has been running for 1" in text
+    assert "nbray/worker" not in text
 
 
 def test_before_init_there_is_nothing_to_list() -> None:

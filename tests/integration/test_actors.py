@@ -581,7 +581,7 @@ def test_a_notebooks_names_do_not_hide_methods_called_like_those_of_handles() ->
         def __call__(self, x: int) -> int:
             return 2 * x
 
-    odd = Odd.remote()
+    odd: Any = Odd.remote()
 
     assert nbray.get([getattr(odd, name).remote() for name in ("remote", "options")]) == ["remote", "options"]
     assert nbray.get([odd.__len__.remote(), odd.__call__.remote(4)]) == [7, 8]
