@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nbray.api.cancelling import cancel
     from nbray.api.errors import error_info, errors
     from nbray.api.explaining import why
+    from nbray.api.listing import actors
     from nbray.api.looking import memory, objects
     from nbray.api.modes import LOCAL_MODE, PYTHON_MODE, SCRIPT_MODE, SILENT_MODE, WORKER_MODE
     from nbray.api.objects import get, put, wait
@@ -90,6 +91,7 @@ _HOMES = {
     "nbray.api.classic_worker": ("get_webui_url",),
     "nbray.api.errors": ("error_info", "errors"),
     "nbray.api.explaining": ("why",),
+    "nbray.api.listing": ("actors",),
     "nbray.api.looking": ("memory", "objects"),
     "nbray.api.modes": ("LOCAL_MODE", "PYTHON_MODE", "SCRIPT_MODE", "SILENT_MODE", "WORKER_MODE"),
     "nbray.api.objects": ("get", "put", "wait"),
@@ -106,7 +108,7 @@ _HOMES = {
 _OTHER_NAMES = {"ObjectID": "ObjectRef"}
 #: Rooms that are opened when they are asked for. ``worker`` is the worker process's, of which only the
 #: door is loaded; behind it stand the classic names.
-_ROOMS = ("actor", "exceptions", "experimental", "internal", "jupyter", "services", "worker")
+_ROOMS = ("actor", "exceptions", "experimental", "internal", "jupyter", "services", "util", "worker")
 
 
 def classic_worker_name(name: str) -> Any:
@@ -158,14 +160,14 @@ def __dir__() -> list[str]:
 __all__ = [
     "LOCAL_MODE", "PYTHON_MODE", "SCRIPT_MODE", "SILENT_MODE", "WORKER_MODE", "ActorCheckpointID",
     "ActorClassID", "ActorID", "BlockingCallError", "ClientID", "ClusterNotFoundError", "FunctionID",
-    "GetTimeoutError", "JobID",
-    "NbrayError", "ObjectID", "ObjectLostError", "ObjectRef", "ObjectStoreFullError", "OptionError",
-    "OutOfMemoryError", "OwnerDiedError", "PlatformError", "ProtocolError", "RayActorError",
-    "RayCancellationError", "RayConnectionError", "RayError", "RayGetArgumentError", "RayGetError",
-    "RayOutOfMemoryError", "RayTaskError", "RayTimeoutError", "RayWorkerError", "RayletError",
-    "RedisNotFoundError", "RemoteFunction", "ReservedNameError", "SerializationError", "SessionStartError",
-    "SocketPathError", "StaleSessionError", "TaskCancelledError", "TaskID", "TaskTimeoutError", "UniqueID",
-    "UnknownObjectError", "UnreconstructableError", "WorkerCrashedError", "WorkerID", "cancel", "error_info",
+    "GetTimeoutError", "JobID", "NbrayError", "ObjectID", "ObjectLostError", "ObjectRef",
+    "ObjectStoreFullError", "OptionError", "OutOfMemoryError", "OwnerDiedError", "PlatformError",
+    "ProtocolError", "RayActorError", "RayCancellationError", "RayConnectionError", "RayError",
+    "RayGetArgumentError", "RayGetError", "RayOutOfMemoryError", "RayTaskError", "RayTimeoutError",
+    "RayWorkerError", "RayletError", "RedisNotFoundError", "RemoteFunction", "ReservedNameError",
+    "SerializationError", "SessionStartError", "SocketPathError", "StaleSessionError",
+    "TaskCancelledError", "TaskID", "TaskTimeoutError", "UniqueID", "UnknownObjectError",
+    "UnreconstructableError", "WorkerCrashedError", "WorkerID", "actors", "cancel", "error_info",
     "errors", "exit_actor", "get", "get_actor", "init", "is_initialized", "kill", "memory", "method",
     "objects", "put", "register_custom_serializer", "remote", "shutdown", "status", "wait", "why",
 ]  # fmt: skip

@@ -38,26 +38,38 @@ class ActorClass:
         # ``class D(C)`` comes here, too, with a name, the bases and a dict.
         if not isinstance(cls, type):
             _refuse_to_be_derived_from()
+        own = self.__dict__
+        own["_cls"] = cls
+        own["_options"] = options
+        own["_definition"] = definition or Definition(cls, cls.__name__)
+        for name in ("__module__", "__doc__", "__qualname__", "__name__"):
+            own[name] = getattr(cls, name, None)
+        if definition is None or not definition.was_received:
+            self._look()
+
+    def _look(self) -> dict[str, Any]:
+        """What its actors need to know of the class; found at once, unless the class is still being loaded.
+
+        A class whose methods name its remote class arrives in a pickle together with that: at first empty.
+        """
+        own = self.__dict__
+        if "_info" in own:
+            return own
+        cls, options = self._cls, self._options
         methods = methods_of(cls)
         is_async = any(inspect.iscoroutinefunction(getattr(cls, name, None)) for name in methods)
         _check_constructor(cls)
         concurrency = options.max_concurrency or (ASYNC_CONCURRENCY if is_async else 1)
         interval = _checkpoint_interval(cls, options, concurrency)
         methods["__ray_terminate__"] = terminate_method()
-        own = self.__dict__
-        own["_cls"] = cls
-        own["_options"] = options
         own["_is_async"] = is_async
         own["_interval"] = interval
-        own["_definition"] = definition or Definition(cls, cls.__name__)
+        own["_parameters"] = Parameters.of(constructor_of(cls), cls.__name__)
         own["_info"] = ClassInfo(
             cls.__name__, inspect.getdoc(cls) or "", methods, concurrency, options.max_task_retries,
             bool(interval and options.max_task_retries),
         )  # fmt: skip
-        constructor = constructor_of(cls)
-        own["_parameters"] = Parameters.of(constructor, cls.__name__)
-        for name in ("__module__", "__doc__", "__qualname__", "__name__"):
-            own[name] = getattr(cls, name, None)
+        return own
 
     def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
         """Make an actor; returns its handle at once. The constructor runs in the actor's process.
@@ -102,7 +114,7 @@ class ActorClass:
         _refuse_to_be_derived_from()
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("_cls", "_options", "_info"):  # one that is being made
+        if name in ("_cls", "_options"):  # one that is being made
             raise AttributeError(name)
         return getattr(self._cls, name)
 
@@ -157,7 +169,7 @@ def _checkpoint_interval(cls: type, options: ActorOptions, concurrency: int) -> 
 
 def _make(actor_class: ActorClass, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
     process = current()
-    own = actor_class.__dict__
+    own = actor_class._look()  # noqa: SLF001  # the other half of the class
     options, info = own["_options"], own["_info"]
     own["_parameters"].check(args, kwargs)
     if options.name:

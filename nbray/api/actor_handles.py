@@ -1,7 +1,7 @@
 """Handles of actors and of their methods: what users hold, call and pass on.
 
 Called by:  api.actor_classes, users.
-Imports:    api.{actor_info,parameters}, runtime.{actors,context,current,process,refs}.
+Imports:    api.{actor_info,parameters}, runtime.{actors,context,current,process,refs,results}.
 Never:      refers from a method to its handle: an actor ends when its last handle goes, and a circle would
             keep one until the garbage collector comes.
 """
@@ -19,6 +19,7 @@ from nbray.model.resources import whole_or_none
 from nbray.runtime.context import Place
 from nbray.runtime.current import current
 from nbray.runtime.identifiers import ActorID
+from nbray.runtime.results import NO_RESULT
 
 if TYPE_CHECKING:
     from nbray.core.actor_calls import Route
@@ -42,6 +43,14 @@ class Target:
         self.info = info
         self.ref = ref
         self._route: Route | None = None
+
+    def __del__(self) -> None:
+        # An actor that nobody can call goes now, and not when this process next has something to do.
+        ref = self.ref
+        if ref is not None:
+            home = ref._home  # noqa: SLF001  # the runtime's
+            self.ref = ref = None
+            home.wake()
 
     @property
     def route(self) -> Route:
@@ -238,6 +247,9 @@ class ActorHandle:
     def __reduce__(self) -> tuple[Any, ...]:
         target = self._target
         return rebuild, (target.info, target.actor_id, target.owner, target.ref)
+
+
+NO_RESULT[ActorHandle] = "the handle of an actor, which is no result by itself: return it in a list."
 
 
 def target_of(handle: ActorHandle) -> Target:

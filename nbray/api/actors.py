@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 from nbray.api.actor_handles import ActorHandle, target_of
 from nbray.api.actor_info import NUM_RETURNS
+from nbray.core.actor_calls import RouteState
 from nbray.model.errors import OptionError, StaleSessionError
 from nbray.model.resources import whole_or_none
 from nbray.runtime.actor_names import find_actor, name_actor
@@ -72,7 +73,12 @@ def kill(actor: ActorHandle, *, no_restart: bool = False) -> None:
     if target.process is not process:
         raise StaleSessionError()
     with process.loop.guard, process.loop.lock:
-        process.actors.kill(target.actor_id, no_restart)
+        process.actors.kill(target.actor_id, target.owner, no_restart)
+
+
+def is_dead(actor: ActorHandle) -> bool:
+    """Whether an actor is known to be dead for good in this process, which calls it."""
+    return target_of(actor).route.state is RouteState.DEAD
 
 
 def exit_actor() -> NoReturn:

@@ -60,8 +60,9 @@ class Worker:
 
     @property
     def actor_id(self) -> ActorID:
-        """Nil: this process is no actor."""
-        return ActorID.nil()
+        """The actor that this process is; nil in others."""
+        actor = runtime.current().actor
+        return ActorID.nil() if actor is None else ActorID(actor.spec.actor_id)
 
     @property
     def node_ip_address(self) -> str:

@@ -15,7 +15,7 @@ from nbray.observe.memory import Memory
 from nbray.runtime import describing
 from nbray.runtime.current import current
 from nbray.runtime.refs import ObjectRef
-from nbray.wire.memory_messages import PENDING
+from nbray.wire.memory_messages import ACTOR, PENDING
 
 __all__ = ["ObjectTable", "memory", "objects"]
 
@@ -57,7 +57,7 @@ def objects(object_id: ObjectRef | str | bytes | None = None) -> dict[str, Any]:
     node = known.report.node_id.hex()
     table = ObjectTable()
     for row in Known(known.report, known.own, {}, {}, {}).rows():
-        if row["state"] != PENDING:
+        if row["state"] not in (PENDING, ACTOR):
             table[row["object"]] = {"DataSize": row["size_bytes"] or 0, "Manager": node}
     return table if wanted is None else table.get(wanted, {})
 

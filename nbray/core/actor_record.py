@@ -108,7 +108,7 @@ class Actor:
     """All that is known of one. ``spec`` is None until its owner has declared it."""
 
     __slots__ = (
-        "actor_id", "checkpoints", "created_ns", "early_deaths", "endpoint", "error", "incarnation",
+        "actor_id", "called", "checkpoints", "created_ns", "early_deaths", "endpoint", "error", "incarnation",
         "is_released", "lease_id", "owner", "pid", "process_id", "restarts_left", "since_ns", "since_s",
         "spec", "state", "watchers", "why",
     )  # fmt: skip
@@ -116,6 +116,7 @@ class Actor:
     def __init__(self, actor_id: bytes, owner: bytes, now_s: float, now_ns: int) -> None:
         self.actor_id = actor_id
         self.owner = owner
+        self.called = ""  # its class, as who watches it says
         self.spec: ActorSpec | None = None
         self.state = ActorState.PENDING
         self.incarnation = 0
@@ -136,7 +137,7 @@ class Actor:
     @property
     def name(self) -> str:
         """What people call it."""
-        return self.spec.class_name if self.spec is not None else "actor"
+        return self.spec.class_name if self.spec is not None else self.called or "actor"
 
     def move(self, event: ActorEvent, now_s: float, now_ns: int) -> None:
         """Follow the table.

@@ -16,7 +16,8 @@ Methods append commands to the list that the caller passes.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
 
 from nbray.core.actor_record import (
     Actor,
@@ -93,11 +94,13 @@ class ActorTable:
         elif actor.state is ActorState.RESTARTING:
             self._end(actor, "Nobody had a handle of it any more.", now_s, now_ns, out)
 
-    def kill(self, actor_id: bytes, no_restart: bool, now_s: float, now_ns: int, out: list[Command]) -> bool:
-        """Somebody ends its process by force. False: it is not known, or dead."""
-        actor = self.actors.get(actor_id)
-        if actor is None or actor.state is ActorState.DEAD:
-            return False
+    def kill(
+        self, actor_id: bytes, owner: bytes, no_restart: bool, now_s: float, now_ns: int, out: list[Command]
+    ) -> None:
+        """Somebody ends its process by force. One that has none yet, and had none, will not be made."""
+        actor = self._known(actor_id, owner, now_s, now_ns)
+        if actor.state is ActorState.DEAD:
+            return
         if no_restart:
             actor.restarts_left = 0
         if not actor.process_id or not actor.restarts_left or actor.is_released:
@@ -106,11 +109,13 @@ class ActorTable:
         else:
             actor.why = "It was killed by nbray.kill()."
             out.append(Kill(actor.process_id))
-        return True
 
-    def watch(self, actor_id: bytes, owner: bytes, process_id: bytes, now_s: float, now_ns: int) -> Actor:
+    def watch(
+        self, actor_id: bytes, owner: bytes, class_name: str, process_id: bytes, now_s: float, now_ns: int
+    ) -> Actor:
         """A process wants to call it; its owner may not have declared it yet. Returns it as it is now."""
         actor = self._known(actor_id, owner, now_s, now_ns)
+        actor.called = class_name
         actor.watchers[process_id] = None
         self._watched_by.setdefault(process_id, set()).add(actor_id)
         return actor
@@ -221,12 +226,16 @@ class ActorTable:
         if actor.state is ActorState.DEAD:
             _drop_checkpoints(actor, out)
             return actor
+        was_killed = bool(actor.why)
         actor.why = actor.why or why
         restarts = actor.state in (ActorState.STARTING, ActorState.ALIVE) and not actor.is_released
         if not (restarts and actor.restarts_left):
             self._end(actor, actor.why, now_s, now_ns, out)
             return actor
-        actor.early_deaths = actor.early_deaths + 1 if actor.state is ActorState.STARTING else 0
+        if actor.state is ActorState.ALIVE:
+            actor.early_deaths = 0
+        elif not was_killed:  # its constructor did nothing wrong then
+            actor.early_deaths += 1
         actor.move(ActorEvent.LOST, now_s, now_ns)
         actor.restarts_left -= actor.restarts_left > 0
         actor.incarnation += 1
@@ -260,7 +269,11 @@ class ActorTable:
 
     def facts(self) -> list[ActorFacts]:
         """All that are known, in the order in which they were made; the dead, too."""
-        return [_facts(actor) for actor in self.actors.values() if actor.spec is not None]
+        return [_facts(actor, self._names_of.get(actor.actor_id, ())) for actor in self.actors.values()]
+
+    def counts(self) -> dict[str, int]:
+        """How many are in which state; the dead that are remembered, too."""
+        return dict(Counter(actor.state.value.lower() for actor in self.actors.values()))
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -326,11 +339,14 @@ def _delay_s(early_deaths: int) -> float:
     return float(min(DELAY_MAX_S, DELAY_S * 2.0 ** min(early_deaths - EARLY_DEATHS - 1, 10)))
 
 
-def _facts(actor: Actor) -> ActorFacts:
+def _facts(actor: Actor, names: Sequence[_Name]) -> ActorFacts:
     spec = actor.spec
-    assert spec is not None
+    namespace, name = names[0] if names else ("", "")
+    if spec is not None and spec.name:
+        namespace, name = spec.namespace, spec.name
     return ActorFacts(
-        actor.actor_id, spec.class_name, spec.name, spec.namespace, spec.detached, actor.state.value,
+        actor.actor_id, actor.name, name, namespace, spec is not None and spec.detached, actor.state.value,
         actor.owner, actor.process_id, actor.pid, actor.endpoint, actor.incarnation, actor.restarts_left,
-        dict(spec.resources), spec.cell, actor.why, actor.created_ns, actor.since_ns,
+        dict(spec.resources) if spec is not None else {}, spec.cell if spec is not None else "", actor.why,
+        actor.created_ns, actor.since_ns,
     )  # fmt: skip

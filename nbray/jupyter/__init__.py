@@ -8,6 +8,7 @@ Never:      offers in a notebook what a script cannot have: each magic has its f
 ``%ray_init``      :func:`nbray.init`
 ``%ray_status``    :func:`status`
 ``%ray_objects``   :func:`objects`, :func:`drop`
+``%ray_actors``    :func:`actors`, :func:`kill`
 ``%ray_shutdown``  :func:`shutdown`
 =================  ==========================================
 """
@@ -15,11 +16,12 @@ Never:      offers in a notebook what a script cannot have: each magic has its f
 from __future__ import annotations
 
 from nbray.api import looking, session
-from nbray.observe.cards import Dropped, Stopped
+from nbray.observe.actors import Actors
+from nbray.observe.cards import Dropped, Killed, Stopped
 from nbray.observe.memory import Memory
 from nbray.observe.status import ClusterStatus
 
-__all__ = ["drop", "objects", "shutdown", "status"]
+__all__ = ["actors", "drop", "kill", "objects", "shutdown", "status"]
 
 
 def status() -> ClusterStatus:
@@ -30,6 +32,32 @@ def status() -> ClusterStatus:
 def objects() -> Memory:
     """Which objects there are and who holds them: ``nbray.memory()``; without a session an empty table."""
     return looking.memory() if session.is_initialized() else Memory([])
+
+
+def actors() -> Actors:
+    """Which actors there are and were: ``nbray.actors()``; without a session an empty table."""
+    if not session.is_initialized():
+        return Actors()
+    from nbray.api import listing
+
+    found = listing.actors()
+    assert isinstance(found, Actors)
+    return found
+
+
+def kill(word: str) -> Killed:
+    """End an actor for good.
+
+    Args:
+        word: its name, or its ID as the table shows it.
+
+    Raises:
+        ValueError: no living actor, or several, are called that.
+        RayConnectionError: no session is running.
+    """
+    from nbray.api import listing
+
+    return listing.kill_actor(word)
 
 
 def drop(*names: str) -> Dropped:

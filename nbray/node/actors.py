@@ -135,14 +135,14 @@ class ActorHost:
         self._table.saved(peer.process_id, message.incarnation, message.checkpoint)
 
     def _on_kill(self, _peer: Peer, message: KillActor) -> None:
-        self._run(partial(self._table.kill, message.actor_id, message.no_restart))
+        self._run(partial(self._table.kill, message.actor_id, message.owner, message.no_restart))
 
     def _on_release(self, _peer: Peer, message: ReleaseActor) -> None:
         self._run(partial(self._table.release, message.actor_id))
 
     def _on_watch(self, peer: Peer, message: WatchActor) -> None:
         now = _now()
-        actor = self._table.watch(message.actor_id, message.owner, peer.process_id, *now)
+        actor = self._table.watch(message.actor_id, message.owner, message.class_name, peer.process_id, *now)
         peer.send(actor.update())
 
     def _on_name(self, peer: Peer, m: NameActor) -> None:
@@ -182,6 +182,10 @@ class ActorHost:
     def process_lost(self, process_id: bytes) -> None:
         """A process is gone: what it owned follows."""
         self._run(partial(self._table.process_lost, process_id))
+
+    def counts(self) -> dict[str, int]:
+        """How many are in which state."""
+        return self._table.counts()
 
     # --- commands ------------------------------------------------------------------------------------
 

@@ -346,7 +346,7 @@ class NodeDaemon:
         self.events.flush()
         return snapshot(
             self.start, self.scheduler.snapshot(), self.pool.snapshot(), self._store.stats(),
-            self.events.log, self.control, self.workers,
+            self.events.log, self.control, self.workers, self.actors.counts(),
         )  # fmt: skip
 
     def _processes(self) -> dict[bytes, int]:

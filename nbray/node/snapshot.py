@@ -25,6 +25,7 @@ def snapshot(
     log: EventLog,
     control: ControlPlane,
     workers: Workers,
+    actors: Mapping[str, int],
 ) -> dict[str, Any]:
     """What ``nbray.status()`` shows.
 
@@ -36,6 +37,7 @@ def snapshot(
         log: of all events.
         control: the way to Redis.
         workers: the processes.
+        actors: how many are in which state.
     """
     return {
         "nodes": [
@@ -48,6 +50,7 @@ def snapshot(
         "store": dict(store),
         "tasks": log.tasks(),
         "functions": log.tasks_by_name(),
+        "actors": dict(actors),
         "redis": {
             "origin": start.redis_origin, "connected": control.client.is_connected,
             "restarts": control.restarts,

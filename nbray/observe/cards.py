@@ -1,4 +1,4 @@
-"""What `init()`, `%ray_shutdown` and `%ray_objects --drop` return: values first, cards in a notebook.
+"""What `init()` and magics that change something return: values first, cards in a notebook.
 
 Called by:  api.session, jupyter.
 Imports:    nbray.observe.
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nbray.events.text import visible
 from nbray.observe.view import View
 from nbray.observe.wording import counted, headline, redis_origin, size
 
@@ -72,6 +73,18 @@ class Stopped(View, int):
 
     def _facts(self) -> list[tuple[str, str]]:
         return [("processes", f"{int(self):,} ended")] if self else []
+
+
+class Killed(View, str):
+    """What an actor was called that was told to end."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"nbray: {visible(str(self))} is killed"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return []
 
 
 class Dropped(View, int):

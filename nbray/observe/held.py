@@ -8,16 +8,19 @@ A row is a dict::
 
     object      str    the ID, in hex
     size_bytes  int    None as long as nobody knows
-    state       str    pending, inline, in store, being written, spilled, evicted, lost or failed
+    state       str    pending, inline, in store, being written, spilled, evicted, lost or failed;
+                       actor: the handles of an actor hold it, and it has no value
     place       str    owner, store, disk; "" if there are no bytes
-    owner       dict   process ("driver" or "worker"), pid (0: it is gone)
+    owner       dict   process ("driver", "worker" or "actor"), pid (0: it is gone)
     holders     list   of dicts: kind, name, count, pid (0: this process)
-    origin      dict   kind ("put", "task", ""), name (of the task's function), cell, file, line
+    origin      dict   kind ("put", "task", "actor", ""), name (of the task's function, or of the class),
+                       cell, file, line
     leak        str    "output": held by Out[n], _ or the last traceback alone; "unknown": nobody known; ""
 
-Kinds of holders: variable, output, traceback (named references here), unknown (unnamed ones), worker and
-driver (references in another process), argument (of an unfinished task), container (an object that holds it),
-view (arrays over it), pickle (a reference that was pickled by hand), parcel (a value on its way).
+Kinds of holders: variable, output, traceback (named references here), unknown (unnamed ones), worker, actor
+(by its class) and driver (references in another process), argument (of an unfinished task), container (an
+object that holds it), view (arrays over it), pickle (a reference that was pickled by hand), parcel (a value
+on its way).
 """
 
 from __future__ import annotations
@@ -169,7 +172,10 @@ def _holder(kind: str, name: str, count: int = 1, pid: int = 0) -> dict[str, Any
 def _references_there(process: ProcessFacts, entry: EntryFacts) -> list[dict[str, Any]]:
     if not entry.handles:
         return []
-    return [_holder(process.role, process.running, entry.handles, process.pid)]
+    name = process.running
+    if process.role == "actor":  # it keeps what it holds between its calls
+        name = name.partition(".")[0]
+    return [_holder(process.role, name, entry.handles, process.pid)]
 
 
 def _arguments(process: ProcessFacts, entry: EntryFacts, is_own: bool, is_told: bool) -> list[dict[str, Any]]:

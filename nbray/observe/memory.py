@@ -162,6 +162,8 @@ class Memory(View):
 
 def origin_words(origin: Mapping[str, Any]) -> str:
     """``put in In[3], line 2``, ``put at train.py:14``, ``task load, In[3]``."""
+    if origin["kind"] == "actor":
+        return f"actor {origin['name']}, {origin['cell']}" if origin["cell"] else f"actor {origin['name']}"
     if origin["kind"] == "task":
         return f"task {origin['name']}, {origin['cell']}" if origin["cell"] else f"task {origin['name']}"
     if origin["kind"] != "put":
@@ -183,6 +185,8 @@ def holder_words(holder: Mapping[str, Any]) -> str:
         return f"{count} unnamed" if count > 1 else "unnamed"
     if kind == "driver":
         return "the driver"
+    if kind == "actor":
+        return f"actor {name}{_pid(holder)}"
     if kind == "argument":
         return f"{count} tasks {name}{there}" if count > 1 else f"task {name}{there}"
     if kind == "container":

@@ -51,6 +51,7 @@ class ClusterStatus(View):
             ("workers", _counts(self._part("workers"), _WORKERS)),
             ("store", _store(self._part("store"))),
             ("tasks", _counts(self._part("tasks"), _TASKS)),
+            ("actors", _actors(self._part("actors"))),
             *(("function", text) for text in _functions(self._part("functions"))),
             ("leases", _counts(self._part("leases"), _LEASES)),
             ("redis", _redis(self._part("redis"))),
@@ -66,6 +67,7 @@ class ClusterStatus(View):
 # key in the message -> word that people see, in this order; the message holds more, for monitors.
 _WORKERS = {"starting": "starting", "idle": "idle", "leased": "busy", "blocked": "blocked"}
 _TASKS = {state: state for state in STATES[TASK]}
+_ACTORS = {s: s for s in ("pending", "starting", "alive", "restarting", "leaving", "dead")}
 _FUNCTIONS_SHOWN = 10
 _LEASES = {"granted": "granted", "queued": "queued"}
 
@@ -75,6 +77,11 @@ _NODE_RESOURCE = "node:"
 
 def _counts(part: dict[str, Any], words: Mapping[str, str]) -> str:
     return ", ".join(f"{part[key]:,} {word}" for key, word in words.items() if isinstance(part.get(key), int))
+
+
+def _actors(part: dict[str, Any]) -> str:
+    """As ``2 alive, 1 dead``: states in which there are none say nothing."""
+    return _counts({state: number for state, number in part.items() if number}, _ACTORS)
 
 
 def _functions(part: dict[str, Any]) -> list[str]:

@@ -24,7 +24,7 @@ from nbray.core.actor_calls import Creation, Route, RouteState
 from nbray.core.actor_record import ActorState
 from nbray.core.kept_calls import KeptCalls
 from nbray.core.references import Entry
-from nbray.core.tasks import Task, TaskSpec
+from nbray.core.tasks import Task, TaskSpec, TaskState
 from nbray.model import ids
 from nbray.model.errors import RayActorError
 from nbray.model.limits import PROTOCOL_VERSION
@@ -168,8 +168,10 @@ class Actors:
         route = task.spec.pooled
         if type(route) is Route:
             self._replays.gave_up(route, task)
-            self._feed(route)  # others may have waited behind it
-            self._quieten(route)
+            if route.state is RouteState.OPEN:
+                self._feed(route)  # others may have waited behind it
+            if not route.is_quiet:
+                self._quieten(route)
         elif self._own.get(task.task_id) is task:
             self._own[task.task_id] = None
             self._process.tell_daemon(FailActor(task.task_id, error))
@@ -180,7 +182,10 @@ class Actors:
             return
         self._own[actor_id] = None
         if task.task_id in self._tasks.tasks:
-            self._tasks.answered(task)
+            if task.state is TaskState.PUSHED:
+                self._tasks.answered(task)
+            else:  # it was killed before they were all there
+                self._tasks.given_up(task)
             self._arguments.over(task)
         if actor_id not in self.routes:
             self._forget_own(actor_id)
@@ -208,7 +213,7 @@ class Actors:
             route.host = Contact(class_name, entry)
             if entry is not None:
                 self._of_entry[entry.object_id] = actor_id
-            self._process.tell_daemon(WatchActor(actor_id, owner))
+            self._process.tell_daemon(WatchActor(actor_id, owner, class_name))
         contact: Contact = route.host
         if contact.is_unhandled and entry is not None:
             contact.entry, contact.is_unhandled = entry, False
@@ -248,6 +253,9 @@ class Actors:
         """A call that waits for its arguments."""
         route = task.spec.pooled
         if type(route) is Route:
+            if route.state is RouteState.DEAD:  # whatever the arguments will be
+                self._submitter.pass_on(task, route.error)
+                return
             actor_calls.hold_place(route, task)
             self._hold(route)
 
@@ -336,6 +344,13 @@ class Actors:
         assert link.channel is not None
         self._loop.send(link.channel, encode(told), now=False)
 
+    def kill(self, actor_id: bytes, owner: bytes, no_restart: bool) -> None:
+        """End its process by force. What is called from now on does not run there."""
+        self._process.tell_daemon(KillActor(actor_id, owner, no_restart))
+        route = self.routes.get(actor_id)
+        if route is not None:
+            actor_calls.disconnected(route)  # the daemon will say what comes next
+
     # --- answers and news ----------------------------------------------------------------------
 
     def _on_message(self, link: Link, message: Message) -> None:
@@ -412,7 +427,14 @@ class Actors:
     def _on_death(self, route: Route, update: ActorUpdate) -> None:
         error = update.error or self._death_of(route, update)
         self._replays.died(route)
-        for task in actor_calls.died(route, error):
+        calls = actor_calls.died(route, error)
+        if not route.in_order:  # those that wait for arguments stand in no queue
+            calls += [
+                task
+                for task in self._tasks.tasks.values()
+                if task.spec.pooled is route and task.state is TaskState.WAITING
+            ]
+        for task in calls:
             self._submitter.pass_on(task, error)
         if route.host.is_unhandled:
             self._leave(route)
@@ -444,13 +466,6 @@ class Actors:
             actor_calls.connected(route, update.incarnation)
             self._feed(route)
         self._loop.soon()
-
-    def kill(self, actor_id: bytes, no_restart: bool) -> None:
-        """End an actor's process by force. Calls that are made from now on are none of that process's."""
-        route = self.routes.get(actor_id)
-        if route is not None:
-            actor_calls.disconnected(route)
-        self._process.tell_daemon(KillActor(actor_id, no_restart))
 
     # --- handles go ----------------------------------------------------------------------------
 

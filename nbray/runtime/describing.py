@@ -21,6 +21,7 @@ from nbray.runtime.roots import roots
 from nbray.runtime.sites import origin_of
 from nbray.wire.base import Descriptor
 from nbray.wire.memory_messages import (
+    ACTOR,
     EVICTED,
     FAILED,
     IN_STORE,
@@ -83,21 +84,33 @@ def describe(process: Process) -> ProcessFacts:
     if left_out:
         chosen = heapq.nlargest(ENTRIES_MAX, chosen, key=size_of)
     tasks = tasks_by_argument(process.submitter.tasks.tasks.values())
-    facts = [facts_of(entry, tasks.get(entry.object_id, [])) for entry in chosen]
-    role = "worker" if process.address.endpoint else "driver"
-    return ProcessFacts(process.process_id, os.getpid(), role, process.running(), facts, left_out)
+    of_actors = process.objects.handle_objects
+    facts = [
+        facts_of(entry, tasks.get(entry.object_id, []), is_actor=entry.object_id in of_actors)
+        for entry in chosen
+    ]
+    role, running = "worker" if process.address.endpoint else "driver", process.running()
+    if process.actor is not None and process.address.endpoint:
+        role, running = "actor", running or process.actor.spec.class_name
+    return ProcessFacts(process.process_id, os.getpid(), role, running, facts, left_out)
 
 
 # --- pure -------------------------------------------------------------------------------------------------
 
 
-def facts_of(entry: Entry, tasks: list[str]) -> EntryFacts:
-    """One row. ``tasks`` are the names of those that take the object."""
+def facts_of(entry: Entry, tasks: list[str], *, is_actor: bool = False) -> EntryFacts:
+    """One row.
+
+    Args:
+        entry: of the object.
+        tasks: the names of those that take it.
+        is_actor: handles of an actor hold it.
+    """
     return EntryFacts(
         entry.object_id,
         entry.owner or b"",
         size_of(entry),
-        state_of(entry),
+        ACTOR if is_actor else state_of(entry),
         entry.handles,
         entry.arguments,
         entry.views,

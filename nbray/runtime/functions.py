@@ -39,11 +39,12 @@ class Definition:
         was_received: it came in a pickle; so it is not a definition that this program made.
     """
 
-    __slots__ = ("__weakref__", "function", "name", "place")
+    __slots__ = ("__weakref__", "function", "name", "place", "was_received")
 
     def __init__(self, function: Callable[..., Any], name: str, *, was_received: bool = False) -> None:
         self.function = function
         self.name = name
+        self.was_received = was_received
         code = getattr(function, "__code__", None)
         #: Where it stands in the source; definitions of one place are counted. "" is not counted.
         self.place = ""

@@ -52,6 +52,8 @@ _LEAVES = frozenset(
         types.CodeType, types.BuiltinFunctionType,
     }
 )  # fmt: skip
+#: Where the classes of handles of actors and of their methods are; one goes by the name of its variable.
+_HANDLES = "nbray.api.actor_handles"
 _SCALARS = frozenset({int, float, complex, bool, str, bytes, type(None)})
 
 
@@ -231,6 +233,9 @@ def _children_of(kind: type, value: Any) -> tuple[_Children | None, bool]:
         return _in_exception(value), True
     if kind.__name__ == "ndarray" and kind.__module__ == "numpy":
         return (_numbered(iter(value.tolist())) if value.dtype.hasobject and value.ndim else None), False
+    if kind.__module__ == _HANDLES and kind.__name__ in ("ActorHandle", "ActorMethod"):
+        target = value.__dict__.get("_target")
+        return (None if target is None else iter([("", target.ref)])), False
     attributes = _attributes_of(kind, value)
     return (None if attributes is None else _named(attributes)), True
 

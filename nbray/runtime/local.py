@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
+from nbray.core.actor_calls import Route
 from nbray.core.pushed_errors import ErrorLog
 from nbray.core.references import Entry
 from nbray.core.tasks import TaskSpec
@@ -23,11 +24,12 @@ from nbray.model.limits import PROTOCOL_VERSION
 from nbray.runtime.arguments import fill_in, mark_references
 from nbray.runtime.context import Place, TaskContext, new_context
 from nbray.runtime.functions import Definition
+from nbray.runtime.local_actors import Arguments, LocalActor, LocalActors, Outcome, Packed, pack
 from nbray.runtime.process import Process
 from nbray.runtime.pushed_errors import TASK
 from nbray.runtime.refs import ObjectRef
 from nbray.runtime.results import returned
-from nbray.runtime.serialization import deserialize, serialize, serialize_args
+from nbray.runtime.serialization import deserialize, serialize_args
 from nbray.runtime.sites import Site, here
 from nbray.runtime.task_errors import references_in, serialize_error, serialize_system_error, text_of
 from nbray.wire.base import Message
@@ -43,18 +45,7 @@ class _Contexts(threading.local):
     """Which task each thread is in; one that was not told works for the driver."""
 
     current: TaskContext | None = None
-
-
-class _Packed(NamedTuple):
-    """A value in one piece, and the references in it, which hold what they name until it does."""
-
-    data: bytes
-    refs: Sequence[ObjectRef] = ()
-
-
-def _pack(value: Any, root: str) -> _Packed:
-    packed = serialize(value, root=root)
-    return _Packed(packed.to_bytes(), packed.refs)
+    actor: LocalActor | None = None
 
 
 class LocalProcess(Process):
@@ -86,6 +77,15 @@ class LocalProcess(Process):
             mapping=None,
             context=new_context(job_id, process_id, 0, "driver", Place("", 0)),
         )
+        self.actors: LocalActors = LocalActors(self)
+
+    @property
+    def actor(self) -> LocalActor | None:  # an attribute there: a process is one actor
+        return self._contexts.actor
+
+    @actor.setter
+    def actor(self, actor: None) -> None:
+        """The initial value: no thread is in one."""
 
     @property
     def context(self) -> TaskContext:  # an attribute there: one thread runs tasks
@@ -108,6 +108,10 @@ class LocalProcess(Process):
             self._functions[key] = definition.function
         return key
 
+    def class_of(self, key: bytes) -> Any:
+        """A class that was exported."""
+        return self._functions[key]
+
     def submit(self, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[ObjectRef]:
         """Run a task now; its errors show when its result is asked for.
 
@@ -116,49 +120,82 @@ class LocalProcess(Process):
         """
         if self.failure is not None:
             raise self._lost()
+        arguments = self.pack_arguments(args, kwargs)
+        task_id = self.new_task_id()
+        route = spec.pooled
+        if type(route) is Route:
+            values, failed = self.actors.call(self.actors.known[route.actor_id], task_id, spec, arguments)
+        else:
+            values, failed = self.run(task_id, spec, arguments, self._functions[spec.function_id])
+        return self._own_results(task_id, values, failed, spec)
+
+    def new_task_id(self) -> bytes:
+        """Of the next task of what this thread is in."""
+        parent = self.context
+        return ids.task_id(parent.child_scope(), parent.next_number())
+
+    def pack_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """Arguments as they would travel.
+
+        Raises:
+            SerializationError: one cannot be pickled.
+        """
         args, kwargs, dependencies = mark_references(args, kwargs)
         taken = [self.gets.entry(ref) for ref in dependencies]
         packed = serialize_args(args, kwargs)
-        parent = self.context
-        task_id = ids.task_id(parent.child_scope(), parent.next_number())
+        return Arguments(packed.to_bytes(), taken, (*dependencies, *packed.refs))
+
+    def run(
+        self, task_id: bytes, spec: TaskSpec, arguments: Arguments, function: Callable[..., Any],
+        actor: LocalActor | None = None,
+    ) -> Outcome:  # fmt: skip
+        """Run a task, or a method of an actor, in this thread."""
         self._counts["submitted"] += 1
+        taken = arguments.taken
         error = next((bytes(entry.value) for entry in taken if entry.failed), None)  # type: ignore[arg-type]
         if error is not None:
             inner = [self.sharing.adopt(*pair, False) for pair in references_in(error)]
-            values, failed = [_Packed(error, inner)] * spec.num_returns, True
+            values, failed = [Packed(error, inner)] * spec.num_returns, True
         else:
-            before = self._contexts.current
-            place = Place(parent.cell, spec.depth + 1)
-            self._contexts.current = new_context(self.job_id, task_id, 0, spec.name, place)
+            contexts = self._contexts
+            before = contexts.current, contexts.actor
+            place = Place(self.context.cell, spec.depth + 1)
+            contexts.current, contexts.actor = new_context(self.job_id, task_id, 0, spec.name, place), actor
             try:
-                values, failed = self._run(spec, packed.to_bytes(), taken)
+                values, failed = self._run(spec, arguments, function, actor)
             finally:
-                self._contexts.current = before
+                contexts.current, contexts.actor = before
         self._counts["failed" if failed else "finished"] += 1
-        if failed and spec.num_returns:
+        if failed and values:
             self._tell_failed(spec, values[0].data, was_run=error is None)
-        return self._own_results(task_id, values, failed, spec)
+        return values, failed
 
-    def _run(self, spec: TaskSpec, packed: bytes, taken: list[Entry]) -> tuple[list[_Packed], bool]:
+    def _run(
+        self, spec: TaskSpec, arguments: Arguments, function: Callable[..., Any], actor: LocalActor | None
+    ) -> Outcome:
         count = spec.num_returns
         try:
-            marked_args, marked_kwargs = deserialize(packed)
-            args, kwargs = fill_in(marked_args, marked_kwargs, [self.objects.load(e) for e in taken])
-            value = self._functions[spec.function_id](*args, **kwargs)
+            marked_args, marked_kwargs = deserialize(arguments.packed)
+            args, kwargs = fill_in(
+                marked_args, marked_kwargs, [self.objects.load(e) for e in arguments.taken]
+            )
+            value = function(*args, **kwargs)
             del args, kwargs
-            return [_pack(v, r) for r, v in returned(spec.name, value, count)], False
+            return [pack(v, r) for r, v in returned(spec.name, value, count)], False
         except KeyboardInterrupt:
             raise  # somebody is at the keyboard of this very process
         except SystemExit as exc:
+            if actor is not None:  # by its own will
+                return [actor.end("It ended by exit_actor() or sys.exit().")] * count, True
             code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
             ended = RayWorkerError(task_name=spec.name, pid=os.getpid(), exit_code=code)
-            return [_Packed(serialize_system_error(ended))] * count, True
+            return [Packed(serialize_system_error(ended))] * count, True
         except SerializationError as exc:
-            return [_Packed(serialize_system_error(exc))] * count, True
+            return [Packed(serialize_system_error(exc))] * count, True
         except BaseException as exc:  # noqa: BLE001  # whatever user code raises is the task's result
             inner: list[ObjectRef] = []
             error = serialize_error(exc, task_name=spec.name, pid=os.getpid(), refs=inner)
-            return [_Packed(error, inner)] * count, True
+            return [Packed(error, inner)] * count, True
 
     def _tell_failed(self, spec: TaskSpec, error: bytes, *, was_run: bool) -> None:
         text = text_of(error)
@@ -170,7 +207,7 @@ class LocalProcess(Process):
         self.pushed.push_now(TASK, text)
 
     def _own_results(
-        self, task_id: bytes, values: list[_Packed], failed: bool, spec: TaskSpec
+        self, task_id: bytes, values: list[Packed], failed: bool, spec: TaskSpec
     ) -> list[ObjectRef]:
         with self.loop.guard, self.loop.lock:
             refs = [
@@ -180,7 +217,7 @@ class LocalProcess(Process):
             self.objects.drain()
         return refs
 
-    def _own(self, object_id: bytes, value: _Packed, failed: bool, site: Site | TaskSpec) -> ObjectRef:
+    def _own(self, object_id: bytes, value: Packed, failed: bool, site: Site | TaskSpec) -> ObjectRef:
         """A new object that is there. Lock held."""
         ref = self.objects.own(object_id)
         self.objects.table.entries[object_id].site = site
@@ -196,7 +233,7 @@ class LocalProcess(Process):
         """Keep a pickled copy of a value; see ``nbray.put``."""
         if self.failure is not None:
             raise self._lost()
-        packed = _pack(value, "value")
+        packed = pack(value, "value")
         context = self.context
         site = here(context.place, 2)
         object_id = ids.put_id(context.child_scope(), context.next_number())
@@ -222,7 +259,9 @@ class LocalProcess(Process):
     # --- looking ------------------------------------------------------------------------------------
 
     def ask(self, make: Callable[[int], Message]) -> Message:
-        """Which errors were pushed, or who else holds something or waits for something: nobody does."""
+        """Which errors were pushed; who else holds something or waits for something: nobody does. Of actors
+        those who look after them know.
+        """
         if self.failure is not None:
             raise self._lost()
         question = make(0)
@@ -232,6 +271,9 @@ class LocalProcess(Process):
                 return Errors(0, self._errors.all())
         if isinstance(question, GetWaits):
             return WaitsReport(0, self.welcome.resources, [], [], [], [], "", [])
+        answer = self.actors.answer(question)
+        if answer is not None:
+            return answer
         return MemoryReport(0, self.welcome.node_id, {}, [], [], [], 0)
 
     def status(self) -> dict[str, Any]:
@@ -249,4 +291,5 @@ class LocalProcess(Process):
                 "objects": len(held),
                 "used_bytes": sum(len(e.value) for e in held if isinstance(e.value, bytes)),
             },
+            "actors": self.actors.counts(),
         }

@@ -144,6 +144,7 @@ class Process:
         #: Set by workers whose calls overlap: the context of each that runs, and for how many seconds it has.
         self.overlapping: Callable[[], list[tuple[TaskContext, float]]] | None = None
         self.actor: Any = None  # set by workers that are one: a ``worker.actor.Actor``
+        self.chores: list[Callable[[float], None]] = []  # what else is done when a deadline came; lock held
         self._on_lost = on_lost
 
     # --- life --------------------------------------------------------------------------------------
@@ -240,6 +241,8 @@ class Process:
         self.objects.promotions.housekeeping()
         self.recorder.housekeeping(now_s)
         self.pushed.housekeeping(now_s)
+        for chore in self.chores:
+            chore(now_s)
 
     def _check(self, ref: ObjectRef) -> None:
         """Raises: NbrayError if the session is lost, or the reference is another session's."""

@@ -1,7 +1,7 @@
 """Which line of a program made an object.
 
 Called by:  runtime.process and local (``put``), runtime.repeats (advice).
-Imports:    runtime.context, nbray.wire.memory_messages, core.tasks.
+Imports:    runtime.context, nbray.wire.memory_messages, core.{actor_calls,tasks}.
 Never:      makes words before somebody asks: a site is noted at every ``put``.
 """
 
@@ -12,6 +12,7 @@ import sys
 import types
 from typing import Any
 
+from nbray.core.actor_calls import Creation
 from nbray.core.tasks import TaskSpec
 from nbray.runtime.context import Place
 from nbray.wire.memory_messages import Origin
@@ -45,8 +46,10 @@ def here(place: Place, depth: int) -> Site:
 
 
 def origin_of(site: Any) -> Origin:
-    """``Entry.site`` as plain facts: a ``Site``, or the ``TaskSpec`` of the task whose result it is."""
+    """``Entry.site`` as plain facts: a ``Site``, or the ``TaskSpec`` of the task, or actor, it is of."""
     if type(site) is TaskSpec:
+        if type(site.pooled) is Creation:
+            return Origin("actor", site.pooled.template.class_name, site.cell)
         return Origin("task", site.name, site.cell)
     if type(site) is tuple:
         code, instruction, cell = site

@@ -109,9 +109,13 @@ class CallsCovered(Message, frozen=True):
 
 
 class KillActor(Message, frozen=True):
-    """Anybody -> daemon: end its process at once; it is restarted if it may be, unless told otherwise."""
+    """Anybody -> daemon: end its process at once; it is restarted if it may be, unless told otherwise.
+
+    ``owner`` made it; the daemon may not have read that yet.
+    """
 
     actor_id: bytes
+    owner: bytes
     no_restart: bool
 
 
@@ -126,6 +130,7 @@ class WatchActor(Message, frozen=True):
 
     actor_id: bytes
     owner: bytes
+    class_name: str
 
 
 class UnwatchActor(Message, frozen=True):
@@ -180,7 +185,10 @@ class GetActors(Message, frozen=True):
 
 
 class ActorFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One actor, for people. ``since_ns`` is of the clock on the wall, when its state began."""
+    """One actor, for people. ``since_ns`` is of the clock on the wall, when its state began.
+
+    What its owner has not declared yet, since its constructor waits for arguments, is empty.
+    """
 
     actor_id: bytes
     class_name: str

@@ -13,11 +13,16 @@ from nbray.wire.base import Message
 
 #: ``EntryFacts.state`` and ``StoredFacts.state``.
 PENDING, INLINE, IN_STORE = "pending", "inline", "in store"
+#: Of what the handles of an actor hold: there will never be a value.
+ACTOR = "actor"
 WRITING, SPILLED, EVICTED, LOST, FAILED = "being written", "spilled", "evicted", "lost", "failed"
 
 
 class Origin(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Which line made an object. ``kind`` is "put", "task" (then ``name`` is the function's) or ""."""
+    """Which line made an object.
+
+    ``kind`` is "put", "task" (``name`` is the function's), "actor" (the class's) or "".
+    """
 
     kind: str = ""
     name: str = ""
@@ -48,7 +53,9 @@ class EntryFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class ProcessFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One process. ``running`` is the task that runs there now, ``left_out`` counts smaller objects."""
+    """One process. ``role`` is "driver", "worker" or "actor"; ``running`` is the task that runs there now, of
+    an actor that does nothing its class; ``left_out`` counts smaller objects.
+    """
 
     process_id: bytes
     pid: int

@@ -1,7 +1,7 @@
 """The actor that a worker has become: its instance, its constructor, its methods, its end.
 
 Called by:  worker.executor.
-Imports:    runtime.{arguments,functions,process,serialization}, worker.checkpoints, wire.
+Imports:    runtime.{arguments,functions,process,serialization}, worker.{checkpoints,slow_construction}, wire.
 Never:      decides when a method runs (worker.executor does).
 
 Constructor and departure are calls like others, on a link of their own that leads nowhere, so that they run
@@ -29,11 +29,20 @@ from nbray.wire.base import Descriptor, Value
 from nbray.wire.messages import DefineTask, TaskCall
 from nbray.worker.checkpoints import Checkpoints
 from nbray.worker.owner_links import OwnerLink
+from nbray.worker.slow_construction import SlowConstruction
 
 #: What the two calls of ours are called by, in place of a number of their owner's.
 CONSTRUCTION, DEPARTURE = 0, 1
 _NO_ARGUMENTS = pack_scalars((), {}) or b""
 _TERMINATE = "__ray_terminate__"
+
+
+class NotImportedError(Exception):
+    """The code of an actor's class cannot be loaded here. ``error`` stands for itself: no user code ran."""
+
+    def __init__(self, error: RayActorError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Actor:
@@ -56,6 +65,8 @@ class Actor:
         self._process = process
         self._imports = imports
         self._instance: Any = None
+        self._slow = SlowConstruction(process, repr(self))
+        process.chores.append(self._slow.housekeeping)
         linux.set_process_title(f"nbray-{message.spec.class_name}")
 
     def __repr__(self) -> str:
@@ -100,13 +111,22 @@ class Actor:
         return method
 
     def _construct(self) -> None:
+        self._slow.begin()
+        try:
+            self._make_instance()
+        finally:
+            self._slow.end()
+
+    def _make_instance(self) -> None:
         spec = self.spec
         try:
             cls = self._imports.load(spec.class_id)
         except SerializationError as exc:
-            raise RayActorError(
-                class_name=spec.class_name, actor_id=spec.actor_id.hex(),
-                why=f"Its class failed to be imported ({exc.reason}), so it cannot execute this method.",
+            raise NotImportedError(
+                RayActorError(
+                    class_name=spec.class_name, actor_id=spec.actor_id.hex(),
+                    why=f"Its class failed to be imported ({exc.reason}), so it cannot execute this method.",
+                )
             ) from exc  # fmt: skip
         if self.checkpoints is not None:
             self._instance = self.checkpoints.construct(cls, partial(self._make, cls))

@@ -53,7 +53,7 @@ from nbray.wire.messages import (
     TasksDone,
     Unblocked,
 )
-from nbray.worker.actor import CONSTRUCTION, Actor
+from nbray.worker.actor import CONSTRUCTION, Actor, NotImportedError
 from nbray.worker.cancelling import Interrupts, with_a_frame
 from nbray.worker.job import enter_job
 from nbray.worker.leaving import Departure
@@ -412,6 +412,8 @@ class Executor:
         return self._actor.method(known.name.rpartition(".")[2])
 
     def _failure(self, link: OwnerLink, call: TaskCall, known: Known, exc: BaseException) -> Outcome:
+        if isinstance(exc, NotImportedError):
+            return [serialize_system_error(exc.error)], True, ()
         refs: list[ObjectRef] = []
         error = serialize_error(exc, task_name=known.name, pid=os.getpid(), node="local", refs=refs)
         inner = self._values.parcel(link, call, [refs] * known.num_returns) if refs else ()

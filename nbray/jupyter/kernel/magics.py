@@ -1,4 +1,4 @@
-"""``%ray_init``, ``%ray_status``, ``%ray_objects``, ``%ray_shutdown``.
+"""``%ray_init``, ``%ray_status``, ``%ray_objects``, ``%ray_actors``, ``%ray_shutdown``.
 
 Called by:  jupyter.kernel (registers them), IPython (runs them).
 Imports:    nbray.api.session, nbray.jupyter, nbray.observe, IPython.
@@ -18,10 +18,11 @@ from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
 from nbray.api import session
-from nbray.jupyter import drop, objects, shutdown, status
+from nbray.jupyter import actors, drop, kill, objects, shutdown, status
 from nbray.jupyter.kernel import options
 from nbray.observe import renderer
-from nbray.observe.cards import Dropped, SessionInfo, Stopped
+from nbray.observe.actors import Actors
+from nbray.observe.cards import Dropped, Killed, SessionInfo, Stopped
 from nbray.observe.memory import Memory
 from nbray.observe.status import ClusterStatus
 
@@ -120,6 +121,28 @@ class RayMagics(Magics):
         found = found.holders() if asked.holders else found
         found = found.leaks() if asked.leaks else found
         return found.to_dict() if asked.json else found
+
+    @line_magic
+    @magic_arguments()
+    @argument("--json", action="store_true", help="Return plain data: dicts, lists, strings and numbers.")
+    @argument(
+        "--kill",
+        type=options.text,
+        metavar="ACTOR",
+        help="End this one for good: a name or an ID from the table.",
+    )
+    def ray_actors(self, line: str) -> Actors | Killed | dict[str, Any]:
+        """Show which actors there are and were, how they are, and why they died.
+
+        Example: %ray_actors --kill parameter_server
+        """
+        asked = parse_argstring(self.ray_actors, line)
+        if asked.kill:
+            try:
+                return kill(asked.kill)
+            except ValueError as exc:
+                raise UsageError(str(exc)) from exc
+        return actors().to_dict() if asked.json else actors()
 
     @line_magic
     @magic_arguments()

@@ -84,7 +84,7 @@ def test_checkpoints_go_when_the_actor_and_its_process_are_gone() -> None:
     desk = Desk()
     process = desk.live()
     desk.save(process, 0, 1)
-    desk.table.kill(ACTOR, True, *NOW, desk.out)
+    desk.table.kill(ACTOR, OWNER, True, *NOW, desk.out)
     assert not desk.dropped
 
     desk.table.lost(process, "it was killed", *NOW, desk.out)
@@ -109,7 +109,7 @@ def test_checkpoints_of_a_dead_owners_actor_go_with_its_process() -> None:
 def test_an_actor_without_checkpoints_has_none_to_drop() -> None:
     desk = Desk(0)
     process = desk.live()
-    desk.table.kill(ACTOR, True, *NOW, desk.out)
+    desk.table.kill(ACTOR, OWNER, True, *NOW, desk.out)
     desk.table.lost(process, "it was killed", *NOW, desk.out)
 
     assert not desk.dropped
