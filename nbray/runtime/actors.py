@@ -13,11 +13,8 @@ Calls under way hold it, too.
 from __future__ import annotations
 
 import time
-from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from nbray.core import actor_calls
 from nbray.core.actor_calls import Creation, Route, RouteState
@@ -25,9 +22,9 @@ from nbray.core.actor_record import ActorState
 from nbray.core.kept_calls import KeptCalls
 from nbray.core.references import Entry
 from nbray.core.tasks import Task, TaskSpec, TaskState
-from nbray.model import ids
 from nbray.model.errors import RayActorError
 from nbray.model.limits import PROTOCOL_VERSION
+from nbray.runtime.actor_creation import Creations
 from nbray.runtime.links import Link
 from nbray.runtime.refs import ObjectRef, make_ref
 from nbray.runtime.replay import Replays
@@ -36,8 +33,6 @@ from nbray.runtime.task_errors import serialize_system_error
 from nbray.wire.actor_messages import (
     ActorSpec,
     ActorUpdate,
-    CreateActor,
-    FailActor,
     KillActor,
     ReleaseActor,
     UnwatchActor,
@@ -85,11 +80,10 @@ class Actors:
         self._submitter = process.submitter
         self._tasks = process.submitter.tasks
         self._arguments = process.submitter.arguments
-        self._own: dict[bytes, Task | None] = {}  # made here -> the constructor while its arguments are kept
         self._of_entry: dict[bytes, bytes] = {}  # object that handles hold -> actor
         self._quiet: list[Route] = []
         self._replays = Replays(process)
-        self._classes: set[bytes] = set()  # whose code the daemon has
+        self._creations = Creations(process, self)
         self._objects.handle_objects = self._of_entry
         self._objects.on_handles_gone = self._on_handles_gone
         in_use_of_tasks = self._objects.in_use
@@ -100,68 +94,8 @@ class Actors:
     def create(
         self, template: ActorSpec, keeps_calls: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[bytes, ObjectRef | None]:
-        """Have an actor made. Takes the lock.
-
-        Args:
-            template: all but who makes it, its ID and its arguments.
-            keeps_calls: whether calls may have to run again; see ``route``.
-            args: of its constructor.
-            kwargs: likewise.
-
-        Returns:
-            Its ID, and the reference that its handles hold; None for a detached one, which nobody holds.
-
-        Raises:
-            SerializationError: an argument cannot be pickled.
-            ObjectStoreFullError: large arguments found no room.
-        """
-        process = self._process
-        place = process.context.place
-        name = f"{template.class_name}.__init__"
-        spec = TaskSpec(
-            0, template.class_id, name, 0, (), 0, place.depth, place.cell, pooled=Creation(template)
-        )
-        return process.prepare(spec, args, kwargs, partial(self._begin, keeps_calls))
-
-    def _begin(self, keeps_calls: bool, task: Task) -> tuple[bytes, ObjectRef | None]:
-        template: ActorSpec = task.spec.pooled.template
-        actor_id = task.task_id
-        entry: Entry | None = None
-        ref: ObjectRef | None = None
-        if not template.detached:
-            entry = self._objects.table.own(ids.result_id(actor_id, 0))
-            entry.site = task.spec
-            ref = make_ref(entry, self._objects.home)
-        self._own[actor_id] = task
-        self.route(
-            actor_id, self._process.process_id, template.class_name, template.max_concurrency, keeps_calls,
-            entry,
-        )  # fmt: skip
-        self._submitter.submit(task)
-        self._loop.flush()
-        return actor_id, ref
-
-    def _declare(self, task: Task) -> None:
-        """All that its constructor needs is there: the daemon does the rest."""
-        error = self._arguments.error(task) if task.dependencies else None
-        if error is not None:
-            self._submitter.pass_on(task, error)
-            return
-        if len(task.dependencies) > MANY and self._arguments.move(task):
-            return
-        if task.holds and self._fetch(task):
-            return
-        args, values, _ = self._arguments.values(task)
-        task.pushed()
-        spec = msgspec.structs.replace(
-            task.spec.pooled.template,
-            actor_id=task.task_id, owner=self._process.process_id, args=args, dependencies=values,
-            depth=task.spec.depth, cell=task.spec.cell,
-        )  # fmt: skip
-        if spec.class_id not in self._classes:
-            self._classes.add(spec.class_id)
-            self._process.tell_daemon(self._submitter.exports.messages[spec.class_id])
-        self._process.tell_daemon(CreateActor(spec))
+        """See ``Creations.create``."""
+        return self._creations.create(template, keeps_calls, args, kwargs)
 
     def gave_up(self, task: Task, error: bytes) -> None:
         """A constructor or a call ends with this error: an argument is one, or found no room."""
@@ -172,28 +106,8 @@ class Actors:
                 self._feed(route)  # others may have waited behind it
             if not route.is_quiet:
                 self._quieten(route)
-        elif self._own.get(task.task_id) is task:
-            self._own[task.task_id] = None
-            self._process.tell_daemon(FailActor(task.task_id, error))
-
-    def _need_no_arguments(self, actor_id: bytes) -> None:
-        task = self._own.get(actor_id)
-        if task is None:
-            return
-        self._own[actor_id] = None
-        if task.task_id in self._tasks.tasks:
-            if task.state is TaskState.PUSHED:
-                self._tasks.answered(task)
-            else:  # it was killed before they were all there
-                self._tasks.given_up(task)
-            self._arguments.over(task)
-        if actor_id not in self.routes:
-            self._forget_own(actor_id)
-
-    def _forget_own(self, actor_id: bytes) -> None:
-        """Nobody has a handle, and its constructor has run: it is the daemon's alone."""
-        del self._own[actor_id]
-        self._process.tell_daemon(UnwatchActor(actor_id))
+        else:
+            self._creations.gave_up(task, error)
 
     # --- calling one ---------------------------------------------------------------------------
 
@@ -238,11 +152,11 @@ class Actors:
         """A constructor or a call whose arguments are there."""
         route = task.spec.pooled
         if type(route) is Creation:
-            self._declare(task)
+            self._creations.declare(task)
             return
         if (task.dependencies or route.state is _DEAD) and not self._may_go(route, task):
             return
-        if task.holds and self._fetch(task):
+        if task.holds and self.fetch(task):
             actor_calls.hold_place(route, task)
         elif actor_calls.place(route, task):
             self._push(route, [task])
@@ -263,8 +177,8 @@ class Actors:
         """A call, or a constructor, that waited has its arguments now."""
         route = task.spec.pooled
         if type(route) is Creation:
-            self._declare(task)
-        elif self._may_go(route, task) and not (task.holds and self._fetch(task)):
+            self._creations.declare(task)
+        elif self._may_go(route, task) and not (task.holds and self.fetch(task)):
             if actor_calls.arguments_ready(route, task):
                 self._push(route, [task])
             else:
@@ -285,7 +199,7 @@ class Actors:
                 return False
         return True
 
-    def _fetch(self, task: Task) -> bool:
+    def fetch(self, task: Task) -> bool:
         """Have arguments that were yielded, or lost, brought back; the call waits. False: all are here."""
         away = self._arguments.late(task) if self._arguments.is_doubtful(task) else None
         if not away:
@@ -308,7 +222,7 @@ class Actors:
     def _feed(self, route: Route) -> None:
         sent = actor_calls.take(route)
         while (task := actor_calls.next_call(route)) is not None:
-            if task.holds and self._fetch(task):
+            if task.holds and self.fetch(task):
                 actor_calls.put_back(route, task)
             else:
                 actor_calls.send(route, task)
@@ -394,7 +308,7 @@ class Actors:
         is_dead = update.state == ActorState.DEAD.value
         is_alive = update.state == ActorState.ALIVE.value
         if is_dead or (is_alive and not update.restarts_left):
-            self._need_no_arguments(update.actor_id)
+            self._creations.need_no_arguments(update.actor_id)
         route = self.routes.get(update.actor_id)
         if route is None or route.state is RouteState.DEAD:
             return
@@ -476,7 +390,7 @@ class Actors:
             route = self.routes[actor_id]
             contact: Contact = route.host
             contact.entry = None
-            is_own = actor_id in self._own
+            is_own = actor_id in self._creations
             if is_own:
                 self._process.tell_daemon(ReleaseActor(actor_id))
             elif self._replays.is_needed(route) and route.state is not RouteState.DEAD:
@@ -494,10 +408,10 @@ class Actors:
         if contact.link is not None:
             contact.link.lease = None
             self._submitter.links.close(contact.link)
-        if actor_id not in self._own:
+        if actor_id not in self._creations:
             self._process.tell_daemon(UnwatchActor(actor_id))
-        elif self._own[actor_id] is None:
-            self._forget_own(actor_id)
+        else:
+            self._creations.released(actor_id)
 
     def housekeeping(self, now_s: float) -> None:
         """Let go of actors that were not called for a moment."""

@@ -35,25 +35,10 @@ from nbray.runtime.task_errors import serialize_system_error
 from nbray.runtime.time_limits import TimeLimits
 from nbray.runtime.worker_errors import new_poison, tell_failed, tell_not_run, worker_error
 from nbray.transport.channel import Channel
+from nbray.wire import messages
 from nbray.wire.base import Descriptor, Message
 from nbray.wire.codec import encode
-from nbray.wire.messages import (
-    CancelLease,
-    HandBack,
-    LeaseGranted,
-    LeasePaused,
-    LeaseResumed,
-    LinkLost,
-    OwnerAddress,
-    OwnerHello,
-    RequestLease,
-    ReturnLease,
-    TakeBack,
-    TaskAnswer,
-    TaskCall,
-    TasksDone,
-    WorkerLost,
-)  # fmt: skip
+from nbray.wire.messages import TaskAnswer, TaskCall, TasksDone
 from nbray.wire.object_messages import FreeObjects, SettleParcels
 
 if TYPE_CHECKING:
@@ -78,7 +63,7 @@ class Submitter:
     def __init__(
         self,
         loop: Loop,
-        address: OwnerAddress,
+        address: messages.OwnerAddress,
         job_id: bytes,
         tell_daemon: Callable[[Message], None],
         log_due: Callable[[bytes, int], None],
@@ -200,9 +185,9 @@ class Submitter:
             elif kind is lease_commands.GiveBack:
                 self._give_back(command.lease)  # type: ignore[union-attr]
             elif kind is lease_commands.CancelRequest:
-                self._tell_daemon(CancelLease(command.lease.lease_id))  # type: ignore[union-attr]
+                self._tell_daemon(messages.CancelLease(command.lease.lease_id))  # type: ignore[union-attr]
             elif kind is lease_commands.TakeBack:
-                self._send(command.lease, TakeBack(command.lease.lease_id, command.number))  # type: ignore[union-attr]
+                self._send(command.lease, messages.TakeBack(command.lease.lease_id, command.number))  # type: ignore[union-attr]
             elif kind is lease_commands.EndCancelled:
                 self.cancelling.ended(command.task)  # type: ignore[union-attr]
         if commands:
@@ -211,12 +196,12 @@ class Submitter:
     def _request(self, lease: Lease, backlog: int) -> None:
         queue = self.pool.shapes[lease.shape].queue
         depth, name = (queue[0].spec.depth, queue[0].name) if queue else (0, "")
-        self._tell_daemon(RequestLease(lease.lease_id, dict(lease.shape), backlog, depth, name))
+        self._tell_daemon(messages.RequestLease(lease.lease_id, dict(lease.shape), backlog, depth, name))
 
     def _give_back(self, lease: Lease) -> None:
         if isinstance(lease.host, Link):
             lease.host.lease = None
-        self._tell_daemon(ReturnLease(lease.lease_id))
+        self._tell_daemon(messages.ReturnLease(lease.lease_id))
 
     def _send(self, lease: Lease, message: Message) -> None:
         link = lease.host
@@ -272,15 +257,15 @@ class Submitter:
             self._on_done(link, lease, message.answers)
         elif lease is None:
             return
-        elif type(message) is HandBack:
+        elif type(message) is messages.HandBack:
             if message.lease_id == lease.lease_id:
                 given = set(message.tasks)
                 tasks = [t for t in lease.inflight if (t.task_id, t.attempt) in given]
                 self.run(partial(self.pool.handed_back, lease, tasks))
-        elif type(message) is LeasePaused:
+        elif type(message) is messages.LeasePaused:
             if message.lease_id == lease.lease_id:
                 self.run(partial(self.pool.paused, lease))
-        elif type(message) is LeaseResumed and message.lease_id == lease.lease_id:
+        elif type(message) is messages.LeaseResumed and message.lease_id == lease.lease_id:
             self.run(partial(self.pool.resumed, lease))
 
     def _on_done(self, link: Link, lease: Lease | None, answers: list[TaskAnswer]) -> None:
@@ -382,13 +367,13 @@ class Submitter:
 
     # --- leases come and go --------------------------------------------------------------------------
 
-    def on_granted(self, message: LeaseGranted) -> None:
+    def on_granted(self, message: messages.LeaseGranted) -> None:
         commands: list[Command] = []
         now_s = _monotonic()
         lease = self.pool.granted(message.lease_id, now_s, commands)
         if lease is None:
             if message.lease_id not in self.pool.by_id:  # else it was granted before: a repeated message
-                self._tell_daemon(ReturnLease(message.lease_id))
+                self._tell_daemon(messages.ReturnLease(message.lease_id))
             return
         worker = message.worker
         link = self.links.by_process.get(worker.process_id)
@@ -405,7 +390,7 @@ class Submitter:
         lease.host = link
         link.lease = lease
         if link.channel is not None:
-            hello = OwnerHello(PROTOCOL_VERSION, lease.lease_id, self.address, self.job_id)
+            hello = messages.OwnerHello(PROTOCOL_VERSION, lease.lease_id, self.address, self.job_id)
             self._loop.send(link.channel, encode(hello), now=False)
             self.pool.feed(lease, now_s, commands)
             self._perform(commands)
@@ -431,7 +416,7 @@ class Submitter:
         self._dying.closed(lease, now_s)
         self._loop.arm(now_s + CAUSE_LATE_S)
 
-    def on_worker_lost(self, message: WorkerLost) -> None:
+    def on_worker_lost(self, message: messages.WorkerLost) -> None:
         """The daemon knows how the worker of one of our leases ended."""
         lease = self.pool.by_id.get(message.lease_id)
         if lease is None:
@@ -445,7 +430,7 @@ class Submitter:
         self.links.bury(link)
         self._bury(lease, message)
 
-    def _bury(self, lease: Lease, cause: WorkerLost | None) -> None:
+    def _bury(self, lease: Lease, cause: messages.WorkerLost | None) -> None:
         """Retry or fail what ran on a lease whose worker is gone; the rest never started."""
         now_s = _monotonic()
         ran_s = self._dying.buried(lease, now_s)
@@ -474,7 +459,7 @@ class Submitter:
         for task in cancelled:
             self.cancelling.lost(task, cause if task is tasks[0] else None)
 
-    def _on_no_worker(self, lease: Lease, message: WorkerLost) -> None:
+    def _on_no_worker(self, lease: Lease, message: messages.WorkerLost) -> None:
         """Workers die before they are up: fail what waits for one rather than try for ever.
 
         Unless a worker of that shape is there: it will get round to them.
@@ -497,7 +482,7 @@ class Submitter:
         for lease in self._dying.given_up(now_s):
             self._bury(lease, None)
         for lease in self._dying.late(now_s):
-            self._tell_daemon(LinkLost(lease.lease_id))
+            self._tell_daemon(messages.LinkLost(lease.lease_id))
         self.cancelling.housekeeping(now_s)
         self.relief.housekeeping(now_s)
         self.time_limits.check(now_s)

@@ -32,27 +32,12 @@ from nbray.runtime.serialization import deserialize, pack_small
 from nbray.runtime.task_errors import serialize_error, serialize_system_error, text_of
 from nbray.runtime.waiting import Waiter
 from nbray.transport.sockets import check_peer, tuned
+from nbray.wire import messages
 from nbray.wire.actor_messages import StartActor
 from nbray.wire.base import Message, Value
 from nbray.wire.cancel_messages import CancelTask
 from nbray.wire.codec import encode
-from nbray.wire.messages import (
-    Blocked,
-    DefineFunction,
-    DefineTask,
-    HandBack,
-    JobContext,
-    LeasePaused,
-    LeaseResumed,
-    Leaving,
-    OwnerHello,
-    RunTasks,
-    TakeBack,
-    TaskAnswer,
-    TaskCall,
-    TasksDone,
-    Unblocked,
-)
+from nbray.wire.messages import DefineTask, RunTasks, TaskAnswer, TaskCall, TasksDone
 from nbray.worker.actor import CONSTRUCTION, Actor, NotImportedError
 from nbray.worker.cancelling import Interrupts, with_a_frame
 from nbray.worker.job import enter_job
@@ -147,14 +132,14 @@ class Executor:
                 self._idle.complete()
         elif type(message) is DefineTask:
             link.known[message.spec_id] = self._learned(message)
-        elif type(message) is DefineFunction:
+        elif type(message) is messages.DefineFunction:
             self._imports.define(message)
-        elif type(message) is OwnerHello:
+        elif type(message) is messages.OwnerHello:
             link.lease_id = message.lease_id
             link.owner_id = message.owner.process_id
             if self._actor is not None and self._actor.checkpoints is not None:
                 self._actor.checkpoints.greet(link)
-        elif type(message) is TakeBack:
+        elif type(message) is messages.TakeBack:
             self._give_up(link, message.count)
         elif type(message) is CancelTask:
             self._cancel(link, message)
@@ -171,17 +156,17 @@ class Executor:
         self._inbox = deque(item for item in self._inbox if item[0] is not link)
 
     def on_daemon_message(self, message: Message) -> None:
-        if type(message) is JobContext:
+        if type(message) is messages.JobContext:
             enter_job(self._process, message)
             self._undoing.forget()
-        elif type(message) is Leaving:
+        elif type(message) is messages.Leaving:
             if self._actor is not None:
                 self._queue(self._actor_link, self._actor.departure())
                 return
             self._departure.on_dismissed()
             if self._idle is not None:
                 self._idle.complete()
-        elif type(message) is DefineFunction:
+        elif type(message) is messages.DefineFunction:
             self._imports.define(message)
         elif type(message) is StartActor:
             self._become(message)
@@ -204,7 +189,7 @@ class Executor:
     def _hand_back(self, link: OwnerLink, calls: list[TaskCall]) -> None:
         if link.channel is not None:
             tasks = [(call.task_id, call.attempt) for call in calls]
-            self._loop.send(link.channel, encode(HandBack(link.lease_id, tasks)), now=True)
+            self._loop.send(link.channel, encode(messages.HandBack(link.lease_id, tasks)), now=True)
 
     def _give_up(self, link: OwnerLink, count: int) -> None:
         """Hand back the newest unstarted tasks of an owner, at most ``count``."""
@@ -496,6 +481,8 @@ class Executor:
                     self._inbox = deque(item for item in self._inbox if item[0] is not other)
                     self._hand_back(other, same)
             if link.channel is not None:
-                kind = LeasePaused if blocking else LeaseResumed
+                kind = messages.LeasePaused if blocking else messages.LeaseResumed
                 self._loop.send(link.channel, encode(kind(link.lease_id)), now=True)
-            self._process.tell_daemon(Blocked(link.lease_id) if blocking else Unblocked(link.lease_id))
+            self._process.tell_daemon(
+                messages.Blocked(link.lease_id) if blocking else messages.Unblocked(link.lease_id)
+            )
