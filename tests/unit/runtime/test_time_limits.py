@@ -111,7 +111,7 @@ def test_attempt_that_waits_inside_has_no_more_time() -> None:
 
 
 def lost(cause: str = BY_MEMORY) -> WorkerLost:
-    return WorkerLost(b"lease", b"worker", 7, 0, 9, "", cause)
+    return WorkerLost(b"lease", b"worker", 7, 0, 9, "", cause=cause)
 
 
 class Waiting:
