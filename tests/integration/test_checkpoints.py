@@ -420,7 +420,7 @@ def test_twenty_checkpoints_are_kept_and_the_others_expire(folder: Path) -> None
 def totals_in(folder: Path) -> list[int] | None:
     try:
         return sorted(json.loads(path.read_text()) for path in folder.iterdir() if path.name != "log")
-    except FileNotFoundError:  # one expired this moment
+    except (FileNotFoundError, json.JSONDecodeError):  # one expired this moment, or is being written
         return None
 
 
