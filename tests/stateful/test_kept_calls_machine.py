@@ -341,7 +341,7 @@ class KeptCallsMachine(RuleBasedStateMachine):
     @rule(back=st.sampled_from([0, 0, 0, 0, 0, 1, 2, 3]), number=st.integers(0, CALLERS))
     def it_is_killed(self, back: int, number: int) -> None:
         """``back``: so many checkpoints turn out to be unusable; without any, the constructor runs."""
-        state: list[Any] = [[] for _ in range(CALLERS)]
+        state: list[list[int]] = [[] for _ in range(CALLERS)]
         counts = [0] * CALLERS
         if back < len(self.checkpoints):
             state = deepcopy(self.checkpoints[back].state)
