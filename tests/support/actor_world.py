@@ -8,8 +8,8 @@ The daemon, callers and processes are connected by queues. A process that is dea
 had sent is read, and it is reaped some time later, as by a daemon that reads a dead process to its end.
 
 Letters name the invariants: AC1 one life at a time, AC2 order, AC3 no call more often than allowed, AC4 what
-counts as an attempt or a restart, AC6 an end is an end, AC7 owners take theirs along, AC8 no actor that nobody
-has a handle of.
+counts as an attempt or a restart, AC6 an end is an end, AC7 owners take theirs along, AC8 no actor that
+nobody has a handle of.
 """
 
 from __future__ import annotations
