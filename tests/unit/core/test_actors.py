@@ -51,9 +51,7 @@ def test_an_event_that_cannot_be_is_named_with_what_could() -> None:
     table = Table()
     table.do("create", spec())
 
-    with pytest.raises(
-        ProtocolError, match=r"PENDING.* cannot be constructed; possible is: leased"
-    ):
+    with pytest.raises(ProtocolError, match=r"PENDING.* cannot be constructed; possible is: leased"):
         table.actors[ACTOR].move(ActorEvent.READY, 0.0, 0)
 
 
