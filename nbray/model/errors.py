@@ -285,7 +285,7 @@ class RayActorError(_FieldError):
 
     def __str__(self) -> str:
         f = self.__dict__
-        name = " ".join(filter(None, ("Actor", f["class_name"], f["actor_id"][:8])))
+        name = " ".join(filter(None, ("Actor", f["class_name"], f["actor_id"][24:32] or f["actor_id"][:8])))
         why = f["why"] or "Its process died or was killed."
         return f"{name} cannot answer. {why} Make a new actor, or set max_restarts to have it restarted."
 

@@ -176,6 +176,7 @@ def test_memory_tells_handles_from_results_and_which_actor_holds_what() -> None:
     assert "actor Keeper" in nbray.memory().holders().describe()
 
 
+@pytest.mark.slow
 def test_a_constructor_that_takes_long_is_told_with_its_stack(folder: Path) -> None:
     script = """
         nbray.init(num_cpus=1, log_to_driver=True)

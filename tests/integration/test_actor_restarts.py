@@ -120,6 +120,12 @@ def deep(kind: str) -> None:
         os._exit(7)
     elif kind == "exit code 0":
         os._exit(0)
+    elif kind == "stack":
+        nested: list[Any] = []
+        for _ in range(300_000):
+            nested = [nested]
+        sys.setrecursionlimit(10**9)
+        repr(nested)
     elif kind == "descriptors":
         os.closerange(3, 4096)
         time.sleep(30)
@@ -134,6 +140,7 @@ CRASHES = [
     "exit code",
     "exit code 0",
     "descriptors",
+    "stack",
     "SIGKILL",
     "SIGSEGV",
     "SIGBUS",
@@ -153,6 +160,17 @@ def test_whatever_ends_its_process_is_typed_and_the_next_tasks_are_well(kind: st
         nbray.get(actor.run.remote(deep, kind), timeout=10)
 
     assert nbray.get([square.remote(i) for i in range(10)], timeout=30) == [i * i for i in range(10)]
+
+
+def test_endless_recursion_is_an_error_like_others(folder: Path) -> None:
+    def recurse(n: int = 0) -> int:
+        return recurse(n + 1)
+
+    actor = mortal(folder)
+
+    with pytest.raises(RecursionError):
+        nbray.get(actor.run.remote(recurse), timeout=20)
+    assert nbray.get(actor.count.remote()) == 1
 
 
 @pytest.mark.parametrize("kind", ["null", "exit code 0", "SIGKILL"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import pydoc
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import nbray
+from tests.support.drivers import driver
 from tests.support.sessions import session
 from tests.support.waiting import until
 
@@ -288,6 +290,46 @@ def test_blocking_in_a_method_does_not_release_what_the_actor_holds() -> None:
     assert nbray.get(waiting) == 1
 
 
+def test_on_a_node_without_cpus_only_those_that_need_none_can_be() -> None:
+    script = """
+        import warnings
+        warnings.simplefilter("ignore")
+        nbray.init(num_cpus=0)
+
+        @nbray.remote
+        class One:
+            def one(self):
+                return 1
+
+        plain = One.remote()
+        tell(nbray.get(One.options(num_cpus=0).remote().one.remote()))
+        call = plain.one.remote()
+        tell(len(nbray.wait([call], timeout=0.3)[0]))
+        tell(nbray.actors(plain)["State"])
+        nbray.kill(plain)
+        try:
+            nbray.get(call, timeout=5)
+        except nbray.RayActorError:
+            tell("killed")
+        nbray.shutdown()
+    """
+    with driver(script) as running:
+        assert [running.told() for _ in range(4)] == [1, 0, "PENDING", "killed"]
+
+
+def test_one_that_asks_for_what_is_taken_waits_for_it() -> None:
+    until(lambda: free_cpus() == 2, "actors of earlier tests are gone")
+    heavy = nbray.remote(num_cpus=2)(Plain)
+    first, second = heavy.remote(), heavy.remote()
+    nbray.get(first.inherited.remote())
+    waiting = second.inherited.remote()
+    assert nbray.wait([waiting], timeout=0.2)[0] == []
+
+    del first
+
+    assert nbray.get(waiting, timeout=10) == "from the plain class"
+
+
 def test_regular_tasks_never_run_in_the_process_of_an_actor() -> None:
     @nbray.remote
     def pid() -> int:
@@ -312,6 +354,7 @@ def test_a_handle_shows_its_class_and_id_and_what_can_be_called() -> None:
     assert str(__import__("inspect").signature(actor.add)) == "(times=1)"
     assert actor == copy.copy(actor) == copy.deepcopy(actor) == pickle.loads(pickle.dumps(actor))
     assert len({actor, copy.copy(actor)}) == 1
+    assert "Count, so many times." in pydoc.render_doc(actor.add)
     assert actor != Counter.remote()
 
 

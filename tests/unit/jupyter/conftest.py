@@ -13,11 +13,12 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from nbray.api import looking, session
+from nbray.api import listing, looking, session
 from nbray.jupyter import kernel
 from nbray.jupyter.kernel import magics
 from nbray.observe import renderer
-from nbray.observe.cards import Dropped, SessionInfo
+from nbray.observe.actors import Actors
+from nbray.observe.cards import Dropped, Killed, SessionInfo
 from nbray.observe.memory import Memory
 from nbray.observe.status import ClusterStatus
 
@@ -32,6 +33,12 @@ def row_held_by(kind: str, name: str, leak: str = "") -> dict[str, Any]:
     }  # fmt: skip
 
 
+ACTOR: dict[str, Any] = {
+    "ActorID": "ab" * 16, "Class": "Model", "Name": "", "State": "ALIVE", "Pid": 7, "Restarts": 0,
+    "Resources": {}, "Cell": "In[3]", "Why": "",
+}  # fmt: skip
+
+
 class FakeSession:
     """Remembers what it was asked for."""
 
@@ -41,6 +48,7 @@ class FakeSession:
         self.asked: list[dict[str, Any]] = []
         self.cells: list[str] = []
         self.dropped: list[tuple[str, ...]] = []
+        self.killed: list[str] = []
 
     def init(self, address: str | None = None, **settings: Any) -> SessionInfo:
         settings = {"address": address, **settings}
@@ -72,6 +80,16 @@ class FakeSession:
         self.dropped.append(names)
         return Dropped(1 << 20)
 
+    def actors(self) -> Actors:
+        assert self.info is not None
+        return Actors({"ab" * 16: ACTOR})
+
+    def kill(self, word: str) -> Killed:
+        if word == "nobody":
+            raise ValueError("No living actor is called 'nobody'.")
+        self.killed.append(word)
+        return Killed(word)
+
     def shutdown(self) -> int:
         stopped, self.info = (5 if self.info is not None else 0), None
         return stopped
@@ -87,6 +105,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
     for name in ("init", "session_info", "is_initialized", "status", "shutdown", "set_current_cell"):
         monkeypatch.setattr(session, name, getattr(fake, name))
     monkeypatch.setattr(looking, "memory", fake.memory)
+    monkeypatch.setattr(listing, "actors", fake.actors)
+    monkeypatch.setattr(listing, "kill_actor", fake.kill)
     monkeypatch.setattr(magics, "drop", fake.drop)
     monkeypatch.delenv("NBRAY_RENDERER", raising=False)
     monkeypatch.setattr(renderer, "_chosen", renderer.AUTO)

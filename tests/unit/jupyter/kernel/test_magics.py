@@ -223,7 +223,30 @@ def test_names_that_are_dropped_are_those_of_the_line(shell: InteractiveShell, f
     assert dropped == 1 << 20
 
 
-@pytest.mark.parametrize("line", ["%ray_init", "%ray_status", "%ray_objects", "%ray_shutdown"])
+def test_actors_are_a_table(shell: InteractiveShell, fake: FakeSession) -> None:
+    run(shell, "%ray_init")
+
+    shown, plain = run(shell, "%ray_actors"), run(shell, "%ray_actors --json")
+
+    assert repr(shown).startswith("nbray: 1 actor\n")
+    assert type(plain) is dict
+    assert plain == shown
+
+
+def test_actors_before_init_are_none(shell: InteractiveShell) -> None:
+    assert repr(run(shell, "%ray_actors")) == "nbray: 0 actors"
+
+
+def test_the_actor_that_is_killed_is_the_one_of_the_line(shell: InteractiveShell, fake: FakeSession) -> None:
+    killed = run(shell, "%ray_actors --kill 'my model'")
+
+    assert fake.killed == ["my model"]
+    assert repr(killed) == "nbray: my model is killed"
+    with pytest.raises(UsageError, match="No living actor"):
+        run(shell, "%ray_actors --kill nobody")
+
+
+@pytest.mark.parametrize("line", ["%ray_init", "%ray_status", "%ray_objects", "%ray_actors", "%ray_shutdown"])
 def test_magics_return_and_never_print(
     shell: InteractiveShell, capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
@@ -269,6 +292,7 @@ def test_otherwise_the_card_stands_beside_the_fixed_line(shell: InteractiveShell
         ),
         ("ray_status", ["--json", "s = %ray_status"]),
         ("ray_objects", ["--holders", "--leaks", "--drop", "--json", "NAME", "%ray_objects --leaks"]),
+        ("ray_actors", ["--kill", "--json", "ACTOR", "%ray_actors --kill parameter_server"]),
         ("ray_shutdown", ["%ray_shutdown", "End the session"]),
     ],
 )
