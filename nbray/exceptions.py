@@ -1,13 +1,15 @@
 """What programs find as ``ray.exceptions``: every error, under the names of all releases.
 
 Called by:  users.
-Imports:    nbray.model.errors.
+Imports:    nbray.model.{errors,ending_errors}.
 Never:      defines an error.
 """
 
 from __future__ import annotations
 
+from nbray.model.ending_errors import OutOfMemoryError, RayOutOfMemoryError, TaskTimeoutError
 from nbray.model.errors import (
+    BlockingCallError,
     ClusterNotFoundError,
     ForkedProcessError,
     GetTimeoutError,
@@ -41,10 +43,12 @@ from nbray.model.errors import (
 )
 
 __all__ = [
-    "ClusterNotFoundError", "ForkedProcessError", "GetTimeoutError", "NbrayError", "ObjectLostError",
-    "ObjectStoreFullError", "OptionError", "OwnerDiedError", "PlatformError", "ProtocolError",
-    "RayActorError", "RayCancellationError", "RayConnectionError", "RayError", "RayGetArgumentError",
-    "RayGetError", "RayTaskError", "RayTimeoutError", "RayWorkerError", "RayletError", "RedisNotFoundError",
-    "ReservedNameError", "SerializationError", "SessionStartError", "SocketPathError", "StaleSessionError",
-    "TaskCancelledError", "UnknownObjectError", "UnreconstructableError", "WorkerCrashedError",
+    "BlockingCallError", "ClusterNotFoundError", "ForkedProcessError", "GetTimeoutError", "NbrayError",
+    "ObjectLostError", "ObjectStoreFullError", "OptionError", "OutOfMemoryError", "OwnerDiedError",
+    "PlatformError", "ProtocolError", "RayActorError", "RayCancellationError", "RayConnectionError",
+    "RayError", "RayGetArgumentError", "RayGetError", "RayOutOfMemoryError", "RayTaskError",
+    "RayTimeoutError", "RayWorkerError", "RayletError", "RedisNotFoundError", "ReservedNameError",
+    "SerializationError", "SessionStartError", "SocketPathError", "StaleSessionError",
+    "TaskCancelledError", "TaskTimeoutError", "UnknownObjectError", "UnreconstructableError",
+    "WorkerCrashedError",
 ]  # fmt: skip

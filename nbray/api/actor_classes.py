@@ -60,7 +60,7 @@ class ActorClass:
         is_async = any(inspect.iscoroutinefunction(getattr(cls, name, None)) for name in methods)
         _check_constructor(cls)
         concurrency = options.max_concurrency or (ASYNC_CONCURRENCY if is_async else 1)
-        interval = _checkpoint_interval(cls, options, concurrency)
+        interval = _checkpoint_interval(cls, options, overlaps=is_async or concurrency > 1)
         methods["__ray_terminate__"] = terminate_method()
         own["_is_async"] = is_async
         own["_interval"] = interval
@@ -145,7 +145,7 @@ def _check_constructor(cls: type) -> None:
         )
 
 
-def _checkpoint_interval(cls: type, options: ActorOptions, concurrency: int) -> int:
+def _checkpoint_interval(cls: type, options: ActorOptions, *, overlaps: bool) -> int:
     """As in ``wire.actor_messages.ActorSpec``."""
     name, interval = cls.__name__, options.checkpoint_interval
     if issubclass(cls, Checkpointable):
@@ -159,10 +159,10 @@ def _checkpoint_interval(cls: type, options: ActorOptions, concurrency: int) -> 
                 f"{name} is Checkpointable, so it says itself when to save: leave out checkpoint_interval."
             )
         interval = -1
-    if interval and concurrency > 1:
+    if interval and overlaps:
         raise ValueError(
-            f"{name} runs several calls at once, so there is no moment to save its state in: let it run one "
-            "call at a time (max_concurrency=1), or do without checkpoints."
+            f"{name} runs several calls at once, or an event loop, so there is no moment to save its state "
+            "in: let it run one call at a time (max_concurrency=1, no async def), or do without checkpoints."
         )
     return interval
 

@@ -237,6 +237,12 @@ def test_constructor_that_is_a_coroutine_is_refused_where_the_class_is_decorated
                 pass
 
 
+def test_checkpoints_of_an_asyncio_actor_are_refused_however_few_calls_run_at_once() -> None:
+    for options in ({}, {"max_concurrency": 1}):
+        with pytest.raises(ValueError, match="event loop"):
+            Gate.options(checkpoint_interval=5, **options)
+
+
 def test_constructors_error_is_every_calls_error() -> None:
     @ray.remote
     class Broken:
