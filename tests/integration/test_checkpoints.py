@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,6 +18,8 @@ import pytest
 
 import nbray
 from nbray.actor import Checkpoint, Checkpointable, CheckpointContext
+from nbray.wire.actor_messages import ActorList, GetActors, KillActor
+from tests.support import procfs
 from tests.support.sessions import await_forgotten, session, store_is_empty, this_process
 from tests.support.waiting import until
 
@@ -32,6 +35,21 @@ ALWAYS: dict[str, Any] = {"max_restarts": -1, "max_task_retries": -1}
 def cluster(_module_leaves_nothing_behind: None) -> Iterator[None]:
     with session(num_cpus=4, log_to_driver=False):
         yield
+
+
+@pytest.fixture(name="folder")
+def folder_of_actors(folder: Path) -> Iterator[Path]:
+    """No actor writes into it any more when it goes."""
+    yield folder
+    process = this_process()
+    for facts in actors():
+        if facts.state != "DEAD":
+            with process.loop.guard, process.loop.lock:
+                process.tell_daemon(KillActor(facts.actor_id, True))
+    until(
+        lambda: all(one.state == "DEAD" and not procfs.process(one.pid) for one in actors()),
+        "no actor is left",
+    )
 
 
 def remote(cls: type, checkpoint_interval: int | None = None) -> Any:
@@ -110,6 +128,10 @@ def checkpoints_of(actor: Any) -> list[Path]:
     """The files of its checkpoints, the newest first."""
     folder = Path(this_process().welcome.session_dir) / "checkpoints" / actor._actor_id.hex()
     return sorted(folder.glob("*"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def has_checkpoints(actor: Any, number: int) -> bool:
+    return len(checkpoints_of(actor)) == number
 
 
 def after_covered(actor: Any) -> None:
@@ -322,8 +344,6 @@ def pid_by_title(actor: Any) -> int:
 
 
 def actors() -> list[Any]:
-    from nbray.wire.actor_messages import ActorList, GetActors
-
     reply = this_process().ask(GetActors)
     assert isinstance(reply, ActorList)
     return reply.actors
@@ -333,9 +353,8 @@ def test_checkpoints_go_with_the_actor(folder: Path) -> None:
     counter = Counter.remote(str(folder / "log"))
     nbray.get([counter.add.remote() for _ in range(20)])
     after_covered(counter)
-    files = checkpoints_of(counter)
-    assert len(files) == 2
-    directory = files[0].parent
+    until(partial(has_checkpoints, counter, 2), "the older ones are gone")
+    directory = checkpoints_of(counter)[0].parent
     assert directory.stat().st_mode & 0o777 == 0o700
 
     del counter
