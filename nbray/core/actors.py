@@ -36,6 +36,8 @@ from nbray.wire.actor_messages import ActorFacts, ActorSpec, SavedCheckpoint
 
 #: Dead actors that are remembered: for ``actors()``, and for calls that come late.
 DEAD_REMEMBERED = 10_000
+#: So many more of which only that is known.
+DEAD_KNOWN = 200_000
 #: So many times in a row it may die in its constructor before there is a delay, which grows.
 EARLY_DEATHS = 3
 DELAY_S = 0.1
@@ -60,6 +62,7 @@ class ActorTable:
         self._of_owner: dict[bytes, dict[bytes, None]] = {}
         self._watched_by: dict[bytes, set[bytes]] = {}
         self._dead: OrderedDict[bytes, None] = OrderedDict()
+        self._forgotten: OrderedDict[bytes, None] = OrderedDict()
         self._lost_owners: OrderedDict[bytes, None] = OrderedDict()
 
     # --- what owners and callers say -------------------------------------------------------------
@@ -282,8 +285,10 @@ class ActorTable:
         if actor is None:
             actor = self.actors[actor_id] = Actor(actor_id, owner, now_s, now_ns)
             self._of_owner.setdefault(owner, {})[actor_id] = None
-            if owner in self._lost_owners:
-                out: list[Command] = []  # nobody watches it yet
+            out: list[Command] = []  # nobody watches it yet
+            if actor_id in self._forgotten:
+                self._end(actor, "It died long ago.", now_s, now_ns, out)
+            elif owner in self._lost_owners:
                 self._end(actor, "The process that made it is gone.", now_s, now_ns, out)
         return actor
 
@@ -316,6 +321,9 @@ class ActorTable:
 
     def _forget(self, actor_id: bytes) -> None:
         actor = self.actors.pop(actor_id)
+        self._forgotten[actor_id] = None
+        if len(self._forgotten) > DEAD_KNOWN:
+            self._forgotten.popitem(last=False)
         self._of_owner.get(actor.owner, {}).pop(actor_id, None)
         for process_id in actor.watchers:
             self._watched_by.get(process_id, set()).discard(actor_id)

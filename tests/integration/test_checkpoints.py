@@ -45,7 +45,7 @@ def folder_of_actors(folder: Path) -> Iterator[Path]:
     for facts in actors():
         if facts.state != "DEAD":
             with process.loop.guard, process.loop.lock:
-                process.tell_daemon(KillActor(facts.actor_id, True))
+                process.tell_daemon(KillActor(facts.actor_id, facts.owner, True))
     until(
         lambda: all(one.state == "DEAD" and not procfs.process(one.pid) for one in actors()),
         "no actor is left",

@@ -147,3 +147,19 @@ def test_so_many_dead_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
         table.do("fail", b"actor %d" % number, OWNER, b"error")
 
     assert list(table.actors) == [b"actor 2", b"actor 3", b"actor 4"]
+
+
+def test_who_comes_long_after_an_actor_was_forgotten_is_told_that_it_is_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(actors, "DEAD_REMEMBERED", 1)
+    table = Table()
+    for actor_id in (ACTOR, b"another"):
+        table.do("create", spec(actor_id=actor_id))
+        table.do("kill", actor_id, OWNER, True)
+    assert ACTOR not in table.actors
+
+    found = table.watch(ACTOR, OWNER, "C", CALLER, 0.0, 0)
+
+    assert found.state is ActorState.DEAD
+    assert found.why == "It died long ago."
