@@ -92,7 +92,7 @@ class Submitter:
         self._doomed: deque[tuple[Task, bytes]] = deque()  # an argument of theirs is an error
         self._dying = Dying()
         self._poison = new_poison()
-        self.relief = Relief(self._place, loop.arm)
+        self.relief = Relief(self.tasks, self.argument_ready, loop.arm)
         self.time_limits = TimeLimits(self.pool, tell_daemon)
 
     def attach(self, objects: Objects) -> None:
