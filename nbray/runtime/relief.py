@@ -31,9 +31,7 @@ class Relief:
         arm: has ``housekeeping`` called at a time.
     """
 
-    def __init__(
-        self, tasks: TaskTable, ready: Callable[[Task], None], arm: Callable[[float], None]
-    ) -> None:
+    def __init__(self, tasks: TaskTable, ready: Callable[[Task], None], arm: Callable[[float], None]) -> None:
         self._tasks = tasks
         self._ready = ready
         self._arm = arm
@@ -67,7 +65,8 @@ class Relief:
             was_ended = task.state is not TaskState.WAITING  # by its user
             if was_ended or now_s >= (soonest_s if self._is_eased else latest_s):
                 del self._kept[task.task_id]
-                self._ready(task)
+                if not was_ended:
+                    self._ready(task)
         if self._kept:
             times = (soonest if self._is_eased else latest for _task, soonest, latest in self._kept.values())
             self._arm(min(times))

@@ -120,7 +120,7 @@ def test_chain_of_calls_ends_with_the_constructor_that_died(folder: Path) -> Non
     actor = nbray.remote(num_cpus=0)(Stillborn).remote(str(folder))
     refs = [actor.count.remote()]
     for _ in range(3):
-        refs.append(actor.count.remote(refs[-1]))  # noqa: PERF401  # each takes the one before
+        refs.append(actor.count.remote(refs[-1]))  # each takes the one before
 
     (folder / "go").touch()
 
@@ -141,7 +141,7 @@ def test_actor_goes_although_its_last_calls_failed_one_through_the_other(folder:
     pid = nbray.get(actor.pid.remote())
     refs = [fails.remote(str(folder / "go"))]
     for _ in range(3):
-        refs.append(actor.count.remote(refs[-1]))  # noqa: PERF401  # each takes the one before
+        refs.append(actor.count.remote(refs[-1]))  # each takes the one before
     (process,) = recorded([pid])
 
     (folder / "go").touch()

@@ -16,7 +16,6 @@ from random import Random
 
 import pytest
 
-import nbray
 from tests.support.chaos import Victims, death
 from tests.support.faults import await_no_trace
 from tests.support.graphs import Run, draw, faults

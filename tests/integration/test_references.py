@@ -165,7 +165,6 @@ def test_error_whose_reference_was_shared_is_that_error_for_everybody() -> None:
     def takes(*_values: Any) -> None:
         raise AssertionError("unreachable")
 
-    @nbray.remote
     class Actor:
         def takes(self, value: Any) -> None:
             raise AssertionError("unreachable")
@@ -176,7 +175,8 @@ def test_error_whose_reference_was_shared_is_that_error_for_everybody() -> None:
     entry = this_process().objects.table.entries[failed.binary()]
     until(lambda: type(entry.value) is Descriptor, "it lies in the store")
 
-    actor = Actor.options(num_cpus=0).remote()
+    actor: Any = nbray.remote(num_cpus=0)(Actor)
+    actor = actor.remote()
     for ref in (failed, takes.remote(failed), takes.remote(nbray.put(1), failed), actor.takes.remote(failed)):
         with pytest.raises(ValueError, match="the first one"):
             nbray.get(ref, timeout=10)

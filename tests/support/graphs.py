@@ -15,7 +15,6 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -88,7 +87,9 @@ def name_of(error: BaseException) -> str:
     """What an outcome calls it, wherever it was raised."""
     if isinstance(error, BoomError):
         return f"boom {error.seed}"
-    if isinstance(error, nbray.RayTaskError) and error.cause_class_name in {known.__name__ for known in KNOWN}:
+    if isinstance(error, nbray.RayTaskError) and error.cause_class_name in {
+        known.__name__ for known in KNOWN
+    }:
         return error.cause_class_name  # a task did not handle it
     return next((known.__name__ for known in KNOWN if isinstance(error, known)), repr(error))
 
@@ -208,7 +209,9 @@ _TASKS = {
 
 # --- drawing ---------------------------------------------------------------------------------------------
 
-KINDS = ("put", "mix", "mix", "mix", "boom", "boxed", "handle", "crash", "lend", "nest", "nap", "call", "call")
+KINDS = (
+    "put", "mix", "mix", "mix", "boom", "boxed", "handle", "crash", "lend", "nest", "nap", "call", "call",
+)  # fmt: skip
 #: What a task's own graph is made of: nothing whose outcome depends on who died.
 INNER_KINDS = ("put", "mix", "mix", "boom", "boxed", "handle", "crash", "nap", "call")
 
@@ -231,11 +234,14 @@ def draw(random: Random, size: int, *, is_inner: bool = False) -> list[Node]:
         nodes.append(node)
         if kind == "lend":
             nodes.append(Node("borrow", (len(nodes) - 1,), 0))
+    certain: set[int] = set()
+    for at, node in enumerate(nodes):
+        if _is_certain(node) and certain.issuperset(node.takes):
+            certain.add(at)
     return [
-        node._replace(is_dropped=_is_certain(node) and random.random() < 0.3)
-        if _is_taken(at, nodes) else node
+        node._replace(is_dropped=at in certain and _is_taken(at, nodes) and random.random() < 0.3)
         for at, node in enumerate(nodes)
-    ]  # fmt: skip
+    ]
 
 
 def inner_graph(node: Node) -> list[Node]:
@@ -253,9 +259,8 @@ def _is_taken(at: int, nodes: list[Node]) -> bool:
 
 
 def _is_certain(node: Node) -> bool:
-    """Its outcome follows from those of its arguments; only these may go unseen."""
-    return not node.takes and node.kind in ("put", "boom") or (node.kind == "mix" and not node.takes
-                                                               and node.retries > 0 and not node.is_cancelled)
+    """Its outcome follows from those of its arguments, whatever happens. Only such a node may go unseen."""
+    return node.kind in ("put", "boom", "mix", "boxed") and node.retries > 0 and not node.is_cancelled
 
 
 # --- running ---------------------------------------------------------------------------------------------
@@ -334,7 +339,7 @@ def faults(nodes: list[Node], seen: dict[int, Outcome], *, deaths: bool) -> list
         expected = _expected(node, given, ledger)
         outcome = outcomes[at] = seen.get(at, expected)
         errors = {name for name in given if isinstance(name, str)} if node.kind != "handle" else set()
-        if outcome != expected and not (outcome in errors or outcome in _may_end(node, nodes, deaths)):
+        if outcome != expected and not (outcome in errors or outcome in _may_end(node, deaths)):
             found.append(f"node {at} {node}: {outcome!r} instead of {expected!r}, given {given}")
         if node.kind == "call" and node.actor == LEDGER:
             if isinstance(outcome, int):
@@ -373,15 +378,13 @@ def _of_inner(node: Node) -> list[int]:
     return [number_of(outcomes[at]) for at, inner in enumerate(nodes) if not inner.is_dropped]
 
 
-def _may_end(node: Node, nodes: list[Node], deaths: bool) -> Iterator[str]:
+def _may_end(node: Node, deaths: bool) -> list[str]:
     """Errors that are nobody's fault."""
-    if node.is_cancelled:
-        yield CANCELLED
-    if not deaths:
-        return
-    if node.kind == "borrow":
-        yield LOST_OWNER
-    if node.kind == "call" and node.actor == LEDGER:
-        yield LOST_ACTOR
-    if node.retries == 0 or (node.kind == "crash" and node.crashes == node.retries):
-        yield LOST_WORKER
+    names = [CANCELLED] if node.is_cancelled else []
+    if deaths and node.kind == "borrow":
+        names.append(LOST_OWNER)
+    if deaths and node.kind == "call" and node.actor == LEDGER:
+        names.append(LOST_ACTOR)
+    if deaths and (node.retries == 0 or (node.kind == "crash" and node.crashes == node.retries)):
+        names.append(LOST_WORKER)
+    return names

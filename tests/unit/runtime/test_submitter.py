@@ -99,7 +99,7 @@ def test_cause_of_a_death_that_never_arrives_is_not_waited_for_without_end(world
     assert outcome(world, ref) == (True, True)
 
 
-def test_task_that_waits_for_memory_and_is_cancelled_ends_and_leaves_its_queue_as_it_was(world: World) -> None:
+def test_task_that_is_cancelled_while_it_waits_for_memory_leaves_its_queue_as_it_was(world: World) -> None:
     (ref,) = world.submit(1, ONE, [], max_retries=3, num_returns=1)
     worker = joined(world)
     world.start(worker)
