@@ -18,7 +18,7 @@ import signal
 import threading
 from types import FrameType
 
-from nbray.runtime.guard import InterruptGuard
+from nbray.runtime.guard import InterruptGuard, TerminatedExit
 
 #: What shells report for a process that SIGTERM ended.
 EXIT_CODE = 128 + signal.SIGTERM
@@ -76,7 +76,7 @@ def _on_sigterm(_signum: int, _frame: FrameType | None) -> None:
 
 def _leave() -> None:
     restore()  # where SystemExit is caught, as IPython does in a cell, the next SIGTERM ends the process
-    raise SystemExit(EXIT_CODE)
+    raise TerminatedExit(EXIT_CODE)
 
 
 os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_unblock_in_child)

@@ -155,6 +155,7 @@ class LeasePool:
         for shape in ripe:
             shape.is_ripe = False
             open_ = [lease for lease in shape.leases.values() if lease.state is LeaseState.OPEN]
+            open_ = [lease for lease in open_ if not (lease.taking_back and lease.inflight)]
             open_.sort(key=lambda lease: len(lease.inflight))
             for index, lease in enumerate(open_):
                 share = -(-len(shape.queue) // (len(open_) - index))
@@ -167,7 +168,7 @@ class LeasePool:
         for lease in shape.leases.values():
             inflight = lease.inflight
             if lease.state is LeaseState.OPEN and len(inflight) < least:
-                if inflight and inflight[-1].alone:
+                if inflight and (inflight[-1].alone or lease.taking_back):
                     continue
                 best, least = lease, len(inflight)
                 if not least:
@@ -245,6 +246,8 @@ class LeasePool:
         """Push what the lease has room for; give it back if it is leaving and empty."""
         shape = self.shapes[lease.shape]
         if lease.state is LeaseState.OPEN:
+            if lease.taking_back and lease.inflight:
+                return  # what would be pushed now might overtake what comes back
             if shape.queue and (shape.depth < COARSE_DEPTH or len(lease.inflight) <= shape.depth // 2):
                 self._push_queued(lease, shape.depth, now_s, out)
             if not lease.inflight:

@@ -33,6 +33,7 @@ class TaskState(Enum):
 class TaskEvent(Enum):
     ARGUMENTS_READY = "arguments ready"
     ARGUMENTS_MOVE = "its many arguments go to the store first"
+    HELD_BACK = "held back until there is memory"
     PUSHED = "pushed"
     ARGUMENTS_AWAY = "arguments are away"
     HANDED_BACK = "handed back"
@@ -52,6 +53,7 @@ TABLE: dict[tuple[TaskState, TaskEvent], TaskState] = {
     (TaskState.WAITING, TaskEvent.GIVEN_UP):        TaskState.FAILED,
     (TaskState.WAITING, TaskEvent.CANCEL):          TaskState.CANCELLED,
     (TaskState.QUEUED,  TaskEvent.ARGUMENTS_MOVE):  TaskState.WAITING,
+    (TaskState.QUEUED,  TaskEvent.HELD_BACK):       TaskState.WAITING,
     (TaskState.QUEUED,  TaskEvent.PUSHED):          TaskState.PUSHED,
     (TaskState.QUEUED,  TaskEvent.GIVEN_UP):        TaskState.FAILED,
     (TaskState.QUEUED,  TaskEvent.CANCEL):          TaskState.CANCELLED,
@@ -199,6 +201,11 @@ class TaskTable:
         """It was about to be queued, but so many of its arguments have to go elsewhere first."""
         task.step(TaskEvent.ARGUMENTS_MOVE)
         task.missing = missing
+
+    def held_back(self, task: Task) -> None:
+        """It was about to be queued, but there is no memory for it: ``argument_ready`` when there is."""
+        task.step(TaskEvent.HELD_BACK)
+        task.missing = 1
 
     def current(self, task_id: bytes, attempt: int) -> Task | None:
         """The task that an answer is about, or None if the answer is late, repeated or unknown."""

@@ -1,7 +1,7 @@
 """Which part of a value cannot be pickled.
 
 Called by:  serialization, after pickling failed, and only then.
-Imports:    runtime.pickling.
+Imports:    runtime.{guard,pickling}.
 Never:      tries without bound: at most ``_MAX_TRIES`` pickles, ``_MAX_DEPTH`` steps down.
 
 The whole failed; the first part of it that fails too is looked into next, until nothing inside is
@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from nbray.model.errors import SerializationError, reason_of
+from nbray.runtime.guard import TerminatedExit
 from nbray.runtime.pickling import ValuePickler, has_set_reducer
 
 _MAX_TRIES = 2_000
@@ -73,7 +74,7 @@ class _Tries:
         self.left -= 1
         try:
             pickle.Pickler.dump(ValuePickler(io.BytesIO(), lambda _: None), value)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, TerminatedExit):
             raise
         except BaseException as exc:  # noqa: BLE001  (so does pickling it)
             return exc

@@ -33,6 +33,12 @@ _SIGINT = int(signal.SIGINT)
 Handler = Callable[[int, FrameType | None], Any]
 
 
+class TerminatedExit(SystemExit):
+    """SIGTERM came, whatever code ran. It ends the process, as KeyboardInterrupt would: it is no error of a
+    value that was just pickled, nor of a task that ran in this process.
+    """
+
+
 class OfAsyncio:
     """Stands for the handler of an ``asyncio.run`` on which ours was put.
 

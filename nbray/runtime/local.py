@@ -24,6 +24,7 @@ from nbray.model.limits import PROTOCOL_VERSION
 from nbray.runtime.arguments import fill_in, mark_references
 from nbray.runtime.context import Place, TaskContext, new_context
 from nbray.runtime.functions import Definition
+from nbray.runtime.guard import TerminatedExit
 from nbray.runtime.local_actors import Arguments, LocalActor, LocalActors, Outcome, Packed, pack
 from nbray.runtime.process import Process
 from nbray.runtime.pushed_errors import TASK
@@ -182,7 +183,7 @@ class LocalProcess(Process):
             value = function(*args, **kwargs)
             del args, kwargs
             return [pack(v, r) for r, v in returned(spec.name, value, count)], False
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, TerminatedExit):
             raise  # somebody is at the keyboard of this very process
         except SystemExit as exc:
             if actor is not None:  # by its own will

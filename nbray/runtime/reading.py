@@ -1,6 +1,6 @@
 """Reading values: bytes to objects, and views of the store that keep what they show where it is.
 
-Called by:  runtime.{objects,gets,awaiting,local}, worker.executor.
+Called by:  runtime.{objects,gets,awaiting,local,task_arguments}, worker.executor.
 Imports:    core.references, runtime.{loop,objects,serialization,waiting}, store.mapping.
 Never:      deserializes with the loop's lock held (user code runs then).
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from nbray.core.references import Entry
 from nbray.runtime.loop import Loop
@@ -55,8 +55,7 @@ class Reading:
         value = entry.value
         if type(value) is bytes:
             if entry.failed:
-                self.raised_s = time.monotonic()
-                raise deserialize_error(value)
+                self._raise(value)
             return deserialize(value)
         outline = entry.outline
         if outline is not None and outline.extents:
@@ -65,11 +64,25 @@ class Reading:
         reader = self._open(entry, None)
         return self.load(entry) if reader is None else self._load_first(entry, reader)
 
+    def _raise(self, error: bytes) -> NoReturn:
+        self.raised_s = time.monotonic()
+        raise deserialize_error(error)
+
+    def error_of(self, entry: Entry) -> bytes | None:
+        """The error that a failed entry holds, wherever it lies; None if its bytes are away. Lock held."""
+        value = entry.value
+        if type(value) is Descriptor:
+            assert self._objects.mapping is not None
+            return bytes(self._objects.mapping.readable(value))
+        return value if type(value) is bytes else None
+
     def _load_first(self, entry: Entry, reader: list[Any]) -> Any:
         """Read a value whose parts are not known yet; the reader keeps its bytes where they are."""
         descriptor = entry.value
         assert type(descriptor) is Descriptor and reader and self._objects.mapping is not None
         data = self._objects.mapping.readable(descriptor)
+        if entry.failed:  # it was shared, and moved to the store as all that is shared does
+            self._raise(bytes(data))
         outline = entry.outline = outline_of(data)
         if outline is None:
             return deserialize(data, wrap_buffers=lambda extents: self._open(entry, extents) or [])

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 
 from nbray.core.memory_watch import ROOM_PATIENCE_S
-from nbray.core.tasks import Task, TaskState
+from nbray.core.tasks import Task, TaskState, TaskTable
 from nbray.wire.messages import WorkerLost
 from nbray.wire.waiting_messages import BY_MEMORY
+
+_monotonic = time.monotonic
 
 #: The daemon gives up waiting first.
 _PATIENCE_S = ROOM_PATIENCE_S + 10.0
@@ -22,15 +24,16 @@ _SOONEST_S = 0.5
 
 
 class Relief:
-    """The tasks of one owner that wait for memory.
+    """The tasks of one owner that wait for memory, as others do for their arguments.
 
     Args:
-        place: queues a task.
+        ready: what one of them waited for is there.
         arm: has ``housekeeping`` called at a time.
     """
 
-    def __init__(self, place: Callable[[Task], None], arm: Callable[[float], None]) -> None:
-        self._place = place
+    def __init__(self, tasks: TaskTable, ready: Callable[[Task], None], arm: Callable[[float], None]) -> None:
+        self._tasks = tasks
+        self._ready = ready
         self._arm = arm
         self._kept: dict[bytes, tuple[Task, float, float]] = {}  # task, soonest, latest
         self._is_eased = False
@@ -43,6 +46,7 @@ class Relief:
         if cause is None or cause.cause != BY_MEMORY:
             return False
         task.alone = True
+        self._tasks.held_back(task)
         self._is_eased = False
         self._kept[task.task_id] = (task, now_s + _SOONEST_S, now_s + _PATIENCE_S)
         self._arm(now_s + _SOONEST_S)
@@ -51,17 +55,18 @@ class Relief:
     def eased(self) -> None:
         """The daemon says that there is room again."""
         self._is_eased = True
-        self.housekeeping(time.monotonic())
+        self.housekeeping(_monotonic())
 
     def housekeeping(self, now_s: float) -> None:
         """Let those go on whose time has come."""
         if not self._kept:
             return
         for task, soonest_s, latest_s in list(self._kept.values()):
-            if now_s >= (soonest_s if self._is_eased else latest_s) or task.state is not TaskState.QUEUED:
+            was_ended = task.state is not TaskState.WAITING  # by its user
+            if was_ended or now_s >= (soonest_s if self._is_eased else latest_s):
                 del self._kept[task.task_id]
-                if task.state is TaskState.QUEUED:  # else somebody ended it meanwhile
-                    self._place(task)
+                if not was_ended:
+                    self._ready(task)
         if self._kept:
             times = (soonest if self._is_eased else latest for _task, soonest, latest in self._kept.values())
             self._arm(min(times))

@@ -1,7 +1,7 @@
 """Values to bytes and back.
 
 Called by:  runtime (objects, submitter, functions), worker.
-Imports:    runtime.pickling, runtime.layout. NumPy never.
+Imports:    runtime.{guard,layout,pickling}. NumPy never.
 Never:      loses an error: what cannot be pickled is named by its path in the value.
 
 What a value looks like in bytes stands in ``layout``, how its parts are pickled in ``pickling``,
@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from nbray.model.errors import NbrayError, SerializationError, reason_of
 from nbray.model.limits import INLINE_MAX_BYTES
+from nbray.runtime.guard import TerminatedExit
 from nbray.runtime.layout import (
     BUFFERED,
     ERROR,
@@ -151,7 +152,7 @@ def _pickle(value: Any, roots: tuple[tuple[str, Any], ...], in_band: bool) -> Se
         pickler = ValuePickler(file, None if in_band else buffers.append)
         pickle.Pickler.dump(pickler, value)
         raw = [buffer.raw() for buffer in buffers]
-    except (KeyboardInterrupt, NbrayError):
+    except (KeyboardInterrupt, TerminatedExit, NbrayError):
         raise
     except BaseException as exc:  # also SystemExit: a __reduce__ may not end the user's process
         from nbray.runtime.culprit import explain

@@ -92,7 +92,7 @@ class Submitter:
         self._doomed: deque[tuple[Task, bytes]] = deque()  # an argument of theirs is an error
         self._dying = Dying()
         self._poison = new_poison()
-        self.relief = Relief(self._place, loop.arm)
+        self.relief = Relief(self.tasks, self.argument_ready, loop.arm)
         self.time_limits = TimeLimits(self.pool, tell_daemon)
 
     def attach(self, objects: Objects) -> None:
@@ -166,11 +166,14 @@ class Submitter:
 
     def pass_on(self, task: Task, error: bytes) -> None:
         """End a task, and then those that this ends: one by one, since a chain of them may be long."""
+        if task.state is TaskState.FAILED:  # such a chain has ended it
+            return
+        self.tasks.given_up(task)  # at once: nobody may send it while others are ended
         self._doomed.append((task, error))
         if len(self._doomed) == 1:
             while self._doomed:
                 tell_not_run(*self._doomed[0])
-                self._finish(*self._doomed[0], True)
+                self._finish(*self._doomed[0])
                 self._doomed.popleft()
 
     # --- commands --------------------------------------------------------------------------------
@@ -352,12 +355,11 @@ class Submitter:
         decide(_monotonic(), commands)
         self._perform(commands)
 
-    def _finish(self, task: Task, error: bytes, failed: bool) -> None:
-        """End a task here: all its results become ``error``."""
+    def _finish(self, task: Task, error: bytes) -> None:
+        """Who waits for a task that was given up hears it: all its results become ``error``."""
         self._record(task.task_id, "failed", task.spec)
-        self.tasks.given_up(task)
         for entry in task.results:
-            self.objects.deliver_to(entry, error, failed)
+            self.objects.deliver_to(entry, error, True)
         if type(task.spec.pooled) in _OF_ACTORS:
             self.actors.gave_up(task, error)
         if task.holds:
@@ -474,7 +476,8 @@ class Submitter:
 
     def _fail(self, task: Task, error: NbrayError) -> None:
         tell_failed(task, error)
-        self._finish(task, serialize_system_error(error), True)
+        self.tasks.given_up(task)
+        self._finish(task, serialize_system_error(error))
 
     # --- time passes -------------------------------------------------------------------------------------
 

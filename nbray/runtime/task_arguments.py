@@ -97,13 +97,15 @@ class TaskArguments:
         for object_id in task.dependencies:
             entry = entries[object_id]
             if entry.failed:
-                assert type(entry.value) is bytes  # wherever it came from
+                error = self._objects.reading.error_of(entry)
+                if error is None:  # it was yielded: asked for when the task is about to leave
+                    continue
                 if entry.inner or entry.owner is not None:
-                    inner = references_in(entry.value)
+                    inner = references_in(error)
                     for result in task.results:
                         if self._objects.is_alive(result):
                             self._objects.contain(result, inner)
-                return entry.value
+                return error
         if type(task.args) is Descriptor:  # what was passed by value may have been lost
             entry = entries[task.args.object_id]
             return entry.value if entry.failed and type(entry.value) is bytes else None

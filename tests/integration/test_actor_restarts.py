@@ -110,6 +110,50 @@ def test_calls_under_way_and_later_ones_are_typed_when_its_process_dies(folder: 
     assert notes(folder) == ["made", "waits"]
 
 
+def test_chain_of_calls_ends_with_the_constructor_that_died(folder: Path) -> None:
+    class Stillborn(Mortal):
+        def __init__(self, folder: str) -> None:
+            super().__init__(folder)
+            self.wait()
+            os._exit(1)
+
+    actor = nbray.remote(num_cpus=0)(Stillborn).remote(str(folder))
+    refs = [actor.count.remote()]
+    for _ in range(3):
+        refs.append(actor.count.remote(refs[-1]))  # each takes the one before
+
+    (folder / "go").touch()
+
+    for ref in refs:
+        with pytest.raises(RayActorError):
+            nbray.get(ref, timeout=10)
+    assert nbray.is_initialized()
+
+
+def test_actor_goes_although_its_last_calls_failed_one_through_the_other(folder: Path) -> None:
+    @nbray.remote
+    def fails(path: str) -> None:
+        while not Path(path).exists():
+            time.sleep(0.002)
+        raise ValueError
+
+    actor = mortal(folder)
+    pid = nbray.get(actor.pid.remote())
+    refs = [fails.remote(str(folder / "go"))]
+    for _ in range(3):
+        refs.append(actor.count.remote(refs[-1]))  # each takes the one before
+    (process,) = recorded([pid])
+
+    (folder / "go").touch()
+
+    for ref in refs:
+        with pytest.raises(ValueError):  # noqa: PT011  # it says nothing
+            nbray.get(ref, timeout=10)
+    assert notes(folder) == ["made"]
+    del actor
+    until(lambda: is_gone(process), "it is gone")
+
+
 def deep(kind: str) -> None:
     """What ends a process: each by another way."""
     if kind == "null":

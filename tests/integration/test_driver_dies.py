@@ -37,6 +37,14 @@ def facts():
     return {"dir": data["session_dir"], **data["processes"]}
 """
 
+#: SIGTERM comes while a value is pickled.
+PICKLED = """
+class Pickled:
+    def __reduce__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+"""
+
 #: A task that leaves every kind of child, tells their PIDs in a file, and does not end.
 BUSY = """
 import numpy as np
@@ -168,11 +176,12 @@ def test_a_daemon_whose_driver_is_killed_during_the_start_removes_the_directory(
         ("raise ValueError('end')", 1),
         ("os._exit(4)", 4),
         ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(10)", 128 + signal.SIGTERM),
+        ("nbray.put(Pickled())", 128 + signal.SIGTERM),
         ("os.kill(os.getpid(), signal.SIGINT); time.sleep(10)", -signal.SIGINT),
     ],
 )
 def test_every_way_to_end_leaves_nothing(ending: str, code: int, folder: Path) -> None:
-    script = START + BUSY + "tell(facts()); hear(); sys.stderr = open(os.devnull, 'w')\n" + ending
+    script = START + PICKLED + BUSY + "tell(facts()); hear(); sys.stderr = open(os.devnull, 'w')\n" + ending
     with driver(script, env={"CHILDREN": str(folder / "pids")}) as running:
         children = children_in(folder / "pids")
         facts = running.told()

@@ -17,6 +17,7 @@ import pytest
 import nbray
 from nbray.internal import free
 from nbray.model.errors import OwnerDiedError, RayTaskError, RayWorkerError, UnreconstructableError
+from nbray.wire.base import Descriptor
 from tests.support.programs import stash
 from tests.support.sessions import await_empty_store, await_forgotten, session, store_figures, this_process
 from tests.support.waiting import until
@@ -55,6 +56,11 @@ def keep(refs: list[Any]) -> int:
     """Keeps them in this worker, after the task."""
     stash().extend(refs)
     return os.getpid()
+
+
+@nbray.remote
+def length(refs: list[Any]) -> int:
+    return len(refs)
 
 
 @nbray.remote
@@ -146,6 +152,36 @@ def test_exception_may_carry_references() -> None:
 
 
 # --- borrowers -------------------------------------------------------------------------------------------
+
+
+def test_error_whose_reference_was_shared_is_that_error_for_everybody() -> None:
+    """It lies in the store then, as all that is shared does."""
+
+    @nbray.remote
+    def fails() -> None:
+        raise ValueError("the first one")
+
+    @nbray.remote
+    def takes(*_values: Any) -> None:
+        raise AssertionError("unreachable")
+
+    class Actor:
+        def takes(self, value: Any) -> None:
+            raise AssertionError("unreachable")
+
+    failed = fails.remote()
+    nbray.wait([failed])
+    assert nbray.get(length.remote([failed])) == 1
+    entry = this_process().objects.table.entries[failed.binary()]
+    until(lambda: type(entry.value) is Descriptor, "it lies in the store")
+
+    actor: Any = nbray.remote(num_cpus=0)(Actor)
+    actor = actor.remote()
+    for ref in (failed, takes.remote(failed), takes.remote(nbray.put(1), failed), actor.takes.remote(failed)):
+        with pytest.raises(ValueError, match="the first one"):
+            nbray.get(ref, timeout=10)
+        with pytest.raises(ValueError, match="the first one"):
+            nbray.get([ref, ref], timeout=10)
 
 
 def test_object_lives_while_a_worker_keeps_a_reference_after_its_task() -> None:

@@ -34,6 +34,7 @@ from nbray.wire.messages import (
     TaskAnswer,
     TasksDone,
 )
+from nbray.wire.waiting_messages import BY_MEMORY
 from tests.support.owner_world import Wire, Worker, World
 
 CPUS = 2
@@ -113,6 +114,8 @@ class OwnerMachine(RuleBasedStateMachine):
             able += [self.kill, self.answer_again] if self.world.answers else [self.kill]
         if self.retried():
             able += [self.answer_late]
+        if self.world.submitter.relief._kept:
+            able += [self.ease]
         if self.unread():
             able += [self.receive, self.receive]
         if self.startable():
@@ -212,7 +215,11 @@ class OwnerMachine(RuleBasedStateMachine):
 
     def kill(self, a: int, b: int) -> None:
         alive = [worker for worker in self.world.workers if worker.alive]
-        self.world.kill(alive[a % len(alive)])
+        self.world.kill(alive[a % len(alive)], BY_MEMORY if b % 3 == 2 else "")
+
+    def ease(self, a: int, b: int) -> None:
+        """There is memory again; or so the daemon says."""
+        self.world.submitter.relief.eased()
 
     # --- workers -------------------------------------------------------------------------------------
 
@@ -412,6 +419,7 @@ class OwnerMachine(RuleBasedStateMachine):
                 self.finish_one(worker, 10, failed=False)
         for wire in world.readable():
             world.read_worker(wire, 100)
+        world.submitter.relief.eased()
         world.pass_time(0.03)
 
     def teardown(self) -> None:

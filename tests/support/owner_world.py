@@ -23,6 +23,7 @@ from nbray.model import ids
 from nbray.model.resources import Shape, to_shape
 from nbray.runtime import cancelling as cancelling_module
 from nbray.runtime import links as links_module
+from nbray.runtime import relief as relief_module
 from nbray.runtime import submitter as submitter_module
 from nbray.runtime.blocking import Wait
 from nbray.runtime.inlining import OwnTasks
@@ -235,6 +236,7 @@ class World:
         self._patches: list[Any] = [
             mock.patch.object(submitter_module, "_monotonic", self._time),
             mock.patch.object(links_module, "connect", self._connect),
+            mock.patch.object(relief_module, "_monotonic", self._time),
             mock.patch.object(cancelling_module, "_monotonic", self._time),
         ]
         for patch in self._patches:
@@ -372,7 +374,7 @@ class World:
         del self.waiting[lease_id]
         self.from_daemon.append(WorkerLost(lease_id, b"", 0, 1, 0, "no memory"))
 
-    def kill(self, worker: Worker) -> None:
+    def kill(self, worker: Worker, cause: str = "") -> None:
         worker.alive = worker.blocked = False
         worker.running = None
         worker.inbox.clear()
@@ -381,7 +383,7 @@ class World:
             worker.wire.to_worker.clear()
         for lease_id in [lease for lease, w in self.serving.items() if w is worker]:
             del self.serving[lease_id]
-            self.from_daemon.append(WorkerLost(lease_id, worker.process_id, 1, 0, 9, "killed"))
+            self.from_daemon.append(WorkerLost(lease_id, worker.process_id, 1, 0, 9, "killed", cause=cause))
 
     # --- what workers do -------------------------------------------------------------------------
 

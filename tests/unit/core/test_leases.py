@@ -346,6 +346,19 @@ def test_what_is_handed_back_asks_for_another_worker() -> None:
     assert len(only(RequestLease, owner.heard())) == 1
 
 
+def test_nothing_overtakes_what_is_being_taken_back() -> None:
+    owner = Owner(parallelism=1)
+    lease, (slow, second, third) = busy_behind_a_slow_one(owner)
+    owner.later(0)
+    owner.answer(lease, slow)
+    later = owner.place(3)
+    assert only(Push, owner.heard()) == [], "the worker may have given back the second already"
+
+    owner.hand_back(lease, [second, third])
+
+    assert [push.tasks for push in only(Push, owner.heard())] == [[second, third, *later]]
+
+
 def test_empty_hand_back_allows_to_ask_again() -> None:
     owner = Owner()
     lease, _tasks = busy_behind_a_slow_one(owner)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from nbray.model.errors import SerializationError
 from nbray.runtime import culprit
+from nbray.runtime.guard import TerminatedExit
 from nbray.runtime.serialization import serialize, serialize_args
 
 LOCK = threading.Lock()
@@ -146,9 +148,21 @@ def test_whatever_a_reduce_method_raises_becomes_this_error(failure: BaseExcepti
     assert type(failure).__name__ in raised_by(Raising(failure)).reason
 
 
-def test_an_interrupt_by_the_user_goes_through() -> None:
-    with pytest.raises(KeyboardInterrupt):
-        serialize(Raising(KeyboardInterrupt()))
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, TerminatedExit])
+def test_what_ends_the_whole_process_goes_through(ending: type[BaseException]) -> None:
+    with pytest.raises(ending):
+        serialize(Raising(ending()))
+
+
+def test_what_ends_the_whole_process_while_the_culprit_is_sought_goes_through() -> None:
+    class EndsLater:
+        def __reduce__(self) -> Any:
+            raise ValueError if next(calls) == 0 else TerminatedExit(143)
+
+    calls = itertools.count()
+
+    with pytest.raises(TerminatedExit):
+        serialize(EndsLater())
 
 
 def test_a_culprit_in_a_cycle_is_found_and_the_search_ends() -> None:

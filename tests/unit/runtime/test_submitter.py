@@ -14,6 +14,7 @@ import pytest
 
 from nbray.core.leases import Lease, LeaseState
 from nbray.core.tasks import TaskState
+from nbray.model import ids
 from nbray.model.resources import UNIT, Shape
 from nbray.wire.base import (
     Descriptor,
@@ -25,6 +26,7 @@ from nbray.wire.messages import (
     TasksDone,
 )
 from nbray.wire.object_messages import FreeObjects
+from nbray.wire.waiting_messages import BY_MEMORY
 from tests.support.owner_world import Worker, World
 
 ONE: Shape = (("CPU", UNIT),)
@@ -95,6 +97,36 @@ def test_cause_of_a_death_that_never_arrives_is_not_waited_for_without_end(world
     world.pass_time(1.5)
 
     assert outcome(world, ref) == (True, True)
+
+
+def test_task_that_is_cancelled_while_it_waits_for_memory_leaves_its_queue_as_it_was(world: World) -> None:
+    (ref,) = world.submit(1, ONE, [], max_retries=3, num_returns=1)
+    worker = joined(world)
+    world.start(worker)
+    world.kill(worker, BY_MEMORY)
+    world.read_daemon()
+    assert states(world) == [TaskState.WAITING]
+    assert not world.waiting, "no worker is asked for until there is memory"
+
+    world.cancel(ref._id[: ids.TASK_ID_BYTES], force=False)
+    world.submit(2, ONE, [], max_retries=3, num_returns=1)
+
+    assert outcome(world, ref) == (True, True)
+    assert world.waiting, "the next one gets a worker"
+
+
+def test_task_that_waits_for_memory_runs_again_when_there_is_some(world: World) -> None:
+    world.submit(1, ONE, [], max_retries=3, num_returns=1)
+    worker = joined(world)
+    world.start(worker)
+    world.kill(worker, BY_MEMORY)
+    world.read_daemon()
+
+    world.submitter.relief.eased()
+    world.pass_time(0.6)
+
+    assert states(world) == [TaskState.QUEUED]
+    assert world.waiting
 
 
 def test_last_answer_of_a_dead_worker_counts(world: World) -> None:

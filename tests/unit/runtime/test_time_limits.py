@@ -15,7 +15,7 @@ import pytest
 
 from nbray.core.leases import Command, LeasePool, LeaseState
 from nbray.core.memory_watch import ROOM_PATIENCE_S
-from nbray.core.tasks import Task, TaskSpec, TaskState
+from nbray.core.tasks import Task, TaskSpec, TaskState, TaskTable
 from nbray.runtime.notices import Notices
 from nbray.runtime.relief import Relief
 from nbray.runtime.time_limits import TimeLimits
@@ -118,7 +118,7 @@ class Waiting:
     def __init__(self) -> None:
         self.placed: list[Task] = []
         self.armed: list[float] = []
-        self.relief = Relief(self.placed.append, self.armed.append)
+        self.relief = Relief(TaskTable(), self.placed.append, self.armed.append)
 
 
 def test_task_that_died_of_something_else_does_not_wait() -> None:
