@@ -398,7 +398,7 @@ class Executor:
 
     def _failure(self, link: OwnerLink, call: TaskCall, known: Known, exc: BaseException) -> Outcome:
         refs: list[ObjectRef] = []
-        error = serialize_error(exc, task_name=known.name, pid=os.getpid(), node="local", refs=refs)
+        error = serialize_error(exc, task_name=known.name, pid=os.getpid(), refs=refs)
         if refs:
             self._send_parcel(link, call, [refs] * known.num_returns)
         self._process.pushed.push_now(TASK, text_of(error))

@@ -184,7 +184,7 @@ class NestingExecutor(Executor):
 
 
 def _exited(known: Known, code: int) -> Outcome:
-    error = RayWorkerError(task_name=known.name, node="local", pid=os.getpid(), exit_code=code & 0xFF)
+    error = RayWorkerError(task_name=known.name, pid=os.getpid(), exit_code=code & 0xFF)
     return [serialize_system_error(error)] * known.num_returns, True
 
 
