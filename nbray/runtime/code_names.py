@@ -32,7 +32,7 @@ def use(namer: Namer | None) -> None:
 
 def named(text: str) -> str:
     """The text with cells called by their names, and their lines quoted."""
-    if _namer is None or ".py" not in text and "<ipython" not in text:
+    if _namer is None or (".py" not in text and "<ipython" not in text):
         return text
     lines = text.split("\n")
     told: list[str] = []

@@ -33,6 +33,7 @@ GRACE_S = 5.0
 #: An error is often raised a moment before it comes here by its longer way.
 _BEFORE_S = 1.0
 _WAITING_MAX = 1000
+_LAST_LINES = "\nLast lines on its stderr:\n"
 #: So many task errors are shown within ``GRACE_S``; the others are counted.
 _SHOWN_MAX = 3
 
@@ -140,7 +141,9 @@ class PushedErrors:
 
 
 def _show(message: str, left_out: int) -> None:
-    logger.warning("%s", named(message))
+    # What a crash wrote was shown when it was written, and is in the error that get() raises.
+    head, cut, _ = message.partition(_LAST_LINES)
+    logger.warning("%s", f"{head} nbray.errors() has the last lines on its stderr." if cut else named(head))
     _show_more(left_out)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from types import TracebackType
 
-from IPython.core.getipython import get_ipython
 from IPython.core.interactiveshell import InteractiveShell
 
 from nbray.model.errors import NbrayError, RayTaskError
@@ -30,32 +29,35 @@ class Tracebacks:
     def register(self) -> None:
         """From now on, texts call cells by their names, and errors leave out what is not the user's."""
         code_names.use(self._name_of)
-        setattr(NbrayError, _METHOD, _render)
+
+        def render(error: NbrayError) -> list[str]:  # a bound method would not get the error
+            return self._render(error)
+
+        setattr(NbrayError, _METHOD, render)
 
     def unregister(self) -> None:
         """As it was before."""
         code_names.use(None)
-        delattr(NbrayError, _METHOD)
+        if _METHOD in vars(NbrayError):  # another shell may have been the first
+            delattr(NbrayError, _METHOD)
 
     def _name_of(self, file: str) -> str:
         return " ".join(self._shell.compile.format_code_name(file) or ())
 
-
-def _render(error: NbrayError) -> list[str]:
-    """The lines that IPython prints."""
-    shell = get_ipython()  # type: ignore[no-untyped-call]
-    cause, is_quiet = error.__cause__, error.__suppress_context__
-    if isinstance(error, RayTaskError):
-        error.__cause__ = None  # the text has its traceback; by itself it has none
-        error.__suppress_context__ = True
-    try:
-        lines: list[str] = shell.InteractiveTB.structured_traceback(
-            type(error), error, _without_ours(error.__traceback__), tb_offset=1
-        )
-        return lines
-    finally:
-        error.__cause__ = cause
-        error.__suppress_context__ = is_quiet
+    def _render(self, error: NbrayError) -> list[str]:
+        """The lines that IPython prints."""
+        cause, is_quiet = error.__cause__, error.__suppress_context__
+        if isinstance(error, RayTaskError):
+            error.__cause__ = None  # the text has its traceback; by itself it has none
+            error.__suppress_context__ = True
+        try:
+            lines: list[str] = self._shell.InteractiveTB.structured_traceback(
+                type(error), error, _without_ours(error.__traceback__), tb_offset=1
+            )
+            return lines
+        finally:
+            error.__cause__ = cause
+            error.__suppress_context__ = is_quiet
 
 
 def _without_ours(whole: TracebackType | None) -> TracebackType | None:
