@@ -1,7 +1,7 @@
 """The errors of a job: ``nbray.errors()`` and its elder ``nbray.error_info()``.
 
 Called by:  users.
-Imports:    runtime.current, wire.
+Imports:    observe, runtime.{code_names,current}, wire.
 Never:      raises what it lists.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from nbray.observe.errors import ErrorList
+from nbray.runtime.code_names import named
 from nbray.runtime.current import current
 from nbray.wire.error_messages import ErrorRow, Errors, GetErrors
 
@@ -47,8 +49,8 @@ def errors(all_jobs: bool = False) -> Any:
         all_jobs: those of all jobs of the cluster.
 
     Returns:
-        A list of dicts (:class:`ErrorInfo`), oldest first; with ``all_jobs`` a dict of such lists by the
-        job's ID in hex.
+        A list of dicts (:class:`ErrorInfo`), oldest first, which prints as a table; with ``all_jobs`` a dict
+        of such lists by the job's ID in hex.
 
     Raises:
         RayConnectionError: no session is running.
@@ -72,5 +74,7 @@ def error_info(worker: object = None) -> list[ErrorInfo]:  # noqa: ARG001
     return found
 
 
-def _infos(rows: list[ErrorRow]) -> list[ErrorInfo]:
-    return [ErrorInfo(type=row.kind, message=row.message, timestamp=row.timestamp_s) for row in rows]
+def _infos(rows: list[ErrorRow]) -> ErrorList:
+    return ErrorList(
+        ErrorInfo(type=row.kind, message=named(row.message), timestamp=row.timestamp_s) for row in rows
+    )

@@ -348,11 +348,13 @@ def _print_log(message: LogLines) -> None:
     if target is None:
         return
     from nbray.observe import renderer
+    from nbray.runtime.code_names import named
 
     name = message.task_name or "worker"
     tag = name if not renderer.wants_pids() else f"{name} pid={message.pid}"
     try:
-        target.write("".join(f"({tag}) {line}\n" for line in message.lines))
+        lines = named("\n".join(message.lines)).split("\n")
+        target.write("".join(f"({tag}) {line}\n" for line in lines))
         target.flush()
     except (OSError, ValueError):  # closed, or a pipe that nobody reads: not a reason to fail work
         return

@@ -47,8 +47,8 @@ _STDERR_LINES_SHOWN = 20
 _REPR_CHARS = 200
 
 _CRASH_ADVICE = (
-    "Native code crashed, or the stack overflowed; look for a C extension in the lines above "
-    "and call the function in this process to debug it."
+    "Native code crashed, or the stack overflowed; look for a C extension in the lines above. "
+    "To debug it, call the function in a script of its own: here it would end this process, too."
 )
 _SIGNAL_ADVICE = {
     "SIGKILL": (

@@ -331,7 +331,9 @@ class NodeDaemon:
 
     def _on_worker_lines(self, handle: WorkerHandle, stream: str, lines: list[str]) -> None:
         handle.log.write(stream, lines)
-        self._tell_driver(LogLines(handle.process_id, handle.pid, "", stream, 0, "", lines))
+        lines = handle.shown.of(lines) if stream == "stderr" else lines
+        if lines:
+            self._tell_driver(LogLines(handle.process_id, handle.pid, "", stream, 0, "", lines))
 
     def _on_event_batch(self, peer: Peer, message: EventBatch) -> None:
         self.events.received(peer.process_id, message)

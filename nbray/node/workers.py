@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from nbray.model.ids import PROCESS_ID_BYTES, short
-from nbray.node.last_words import last_words
+from nbray.node.last_words import Shown, last_words
 from nbray.node.logs import LogFile, PipeReader
 from nbray.node.zygote import Zygote
 from nbray.transport import linux
@@ -43,7 +43,9 @@ _FORK_REFUSED = 1 << 8  # as wait status: exit code 1
 class WorkerHandle:
     """One worker process, from the order to fork it until it is reaped."""
 
-    __slots__ = ("endpoint", "log", "peer", "pid", "pipes", "process_id", "ready", "retiring", "why")
+    __slots__ = (
+        "endpoint", "log", "peer", "pid", "pipes", "process_id", "ready", "retiring", "shown", "why",
+    )  # fmt: skip
 
     def __init__(self, process_id: bytes, endpoint: str, log: LogFile) -> None:
         self.process_id = process_id
@@ -52,6 +54,7 @@ class WorkerHandle:
         self.pid = 0
         self.peer: Peer | None = None
         self.pipes: list[PipeReader] = []
+        self.shown = Shown()
         self.ready = False
         self.retiring = False
         self.why = ""  # we ended it, if we did

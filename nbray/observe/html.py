@@ -1,6 +1,6 @@
 """HTML for notebooks: the one place where text becomes a page.
 
-Called by:  observe.status, observe.cards, observe.memory.
+Called by:  observe.
 Imports:    the standard library, nbray.events.text.
 Never:      takes ready-made HTML from a caller; writes a script, a link or a style element.
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from nbray.events.text import visible
 
@@ -26,6 +27,16 @@ _CELL = "text-align:left;padding:0.2em 0.8em"
 _TITLE = f"{_CELL};font-weight:600;border-bottom:1px solid var(--jp-border-color2,#8888)"
 _HEAD = f"{_CELL};font-weight:600"
 _LABEL = f"{_CELL};font-weight:normal;color:var(--jp-ui-font-color2,inherit)"
+_FOLDED = "margin:0.4em 0 0;white-space:pre-wrap;font-size:0.95em;color:inherit;background:none"
+#: Of what is folded so many lines are kept, most of them from the end.
+_FOLDED_HEAD, _FOLDED_TAIL = 10, 50
+
+
+class Folded(NamedTuple):
+    """A cell that shows a line, and a longer text when it is opened."""
+
+    line: str
+    text: str
 
 
 def esc(text: object) -> str:
@@ -58,7 +69,7 @@ def table(
 ) -> str:
     """A table with a head, and labelled notes below it; all of it plain text.
 
-    A cell that has several lines shows them below each other.
+    A cell that has several lines shows them below each other; one that is ``Folded`` can be opened.
     """
     width = len(columns)
     head = "".join(f'<th scope="col" style="{_HEAD}">{esc(column)}</th>' for column in columns)
@@ -78,4 +89,17 @@ def table(
 
 
 def _lines(cell: object) -> str:
+    if isinstance(cell, Folded):
+        return (
+            f"<details><summary>{esc(cell.line)}</summary>"
+            f'<pre style="{_FOLDED}">{_preformatted(cell.text)}</pre></details>'
+        )
     return "<br>".join(esc(line) for line in str(cell).split("\n"))
+
+
+def _preformatted(text: str) -> str:
+    lines = text.split("\n")
+    left_out = len(lines) - _FOLDED_HEAD - _FOLDED_TAIL
+    if left_out > 1:
+        lines[_FOLDED_HEAD:-_FOLDED_TAIL] = [f"... {left_out} lines ..."]
+    return "\n".join(map(esc, lines))

@@ -45,27 +45,31 @@ class Why(View):
             lines.append(f"{number}. {_shown(_words(link))}")
             if link.remedy:
                 lines.append(f"   {_shown(link.remedy)}")
-            lines += [f"     {_shown(frame)}" for frame in link.facts.get("stack", ())]
-            lines += [f"     {_shown(_holder(each))}" for each in link.facts.get("holders", ())]
+            lines += [f"     {_shown(each)}" for each in _details(link)]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str | None:
         if not renderer.wants_html():
             return None
-        rows = [
-            (number, link.kind, _words(link), _more(link), link.remedy)
-            for number, link in enumerate(self._links, 1)
-        ]
-        return html.table("nbray: why", ("", "what", "why", "details", "what to do"), rows, ())
+        rows = [(number, _cell(link)) for number, link in enumerate(self._links, 1)]
+        return html.table("nbray: why", ("", "each because of the next"), rows, ())
 
 
-def _more(link: Link) -> str:
-    return "\n".join([*link.facts.get("stack", ()), *map(_holder, link.facts.get("holders", ()))])
+def _cell(link: Link) -> str:
+    """Details hang below the cause: most causes have none, and columns for them would be empty."""
+    told = [_words(link), *(f"• {each}" for each in _details(link))]
+    return "\n".join([*told, f"→ {link.remedy}"] if link.remedy else told)
+
+
+def _details(link: Link) -> list[str]:
+    """Frames that the text does not name by itself, and who holds what it needs."""
+    stack = [frame for frame in link.facts.get("stack", ()) if frame not in link.text]
+    return [*stack, *map(_holder, link.facts.get("holders", ()))]
 
 
 def _holder(holder: dict[str, Any]) -> str:
-    doing = "waits" if holder["blocked"] else "runs"
-    return f"held by {holder['task']}, pid {holder['pid']}, which {doing} for {_age(holder['running_s'])}"
+    doing = "waited" if holder["blocked"] else "run"
+    return f"held by {holder['task']}, pid {holder['pid']}, which has {doing} for {_age(holder['running_s'])}"
 
 
 def _words(link: Link) -> str:

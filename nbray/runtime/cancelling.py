@@ -159,7 +159,6 @@ def _killed(task: Task, cause: WorkerLost | None) -> ForcedCancellationError:
         task_id=task.task_id.hex(),
         attempt=task.attempt + 1,
         max_attempts=task.attempt + 1,
-        node="local",
         pid=cause.pid if cause else 0,
         exit_code=cause.exit_code if cause else 0,
         term_signal=cause.term_signal if cause else 0,

@@ -1,7 +1,7 @@
 """Why is it not there? Asks all processes, round after round, until the chain of causes is known.
 
 Called by:  api.explaining.
-Imports:    core.{wait_chain,waits}, runtime.{process,waits}, wire.
+Imports:    core.{wait_chain,waits}, runtime.{code_names,process,waits}, wire.
 Never:      waits for a process that is busy for longer than the daemon does.
 """
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from nbray.core.wait_chain import Link, chain
 from nbray.core.waits import Known
 from nbray.runtime import waits
+from nbray.runtime.code_names import named
 from nbray.wire.waiting_messages import GetWaits, WaitsReport
 
 if TYPE_CHECKING:
@@ -39,7 +40,15 @@ def explain(process: Process, ref: ObjectRef) -> list[Link]:
         wanted = [each for each in missing if each not in asked]
         if not wanted:
             break
-    return chain(known, object_id)
+    return [_in_words(link) for link in chain(known, object_id)]
+
+
+def _in_words(link: Link) -> Link:
+    """Cells are called as people call them."""
+    facts = link.facts
+    if "stack" in facts:
+        facts = {**facts, "stack": [named(line) for line in facts["stack"]]}
+    return link._replace(text=named(link.text), facts=facts)
 
 
 def _ask(process: Process, known: Known, object_ids: list[bytes]) -> None:

@@ -1,7 +1,7 @@
 """Errors that people should hear of, whether or not anybody gets a result: ``push(kind, message)``.
 
 Called by:  worker.executor, runtime.{submitter,process,functions,...}; whoever has something to tell.
-Imports:    core.pushed_errors, runtime.{current,loop,reading}, wire.
+Imports:    core.pushed_errors, runtime.{code_names,current,loop,reading}, wire.
 Never:      fails, waits, or needs to know whether the loop's lock is held.
 
 A push goes to the node's daemon, which keeps it for ``nbray.errors()`` and tells the driver. There most
@@ -18,6 +18,7 @@ from functools import partial
 from typing import Protocol
 
 from nbray.core.pushed_errors import shortened
+from nbray.runtime.code_names import named
 from nbray.runtime.current import current_or_none
 from nbray.runtime.loop import Loop
 from nbray.runtime.reading import Reading
@@ -32,6 +33,7 @@ GRACE_S = 5.0
 #: An error is often raised a moment before it comes here by its longer way.
 _BEFORE_S = 1.0
 _WAITING_MAX = 1000
+_LAST_LINES = "\nLast lines on its stderr:\n"
 #: So many task errors are shown within ``GRACE_S``; the others are counted.
 _SHOWN_MAX = 3
 
@@ -139,12 +141,14 @@ class PushedErrors:
 
 
 def _show(message: str, left_out: int) -> None:
-    logger.warning("%s", message)
+    # What a crash wrote was shown when it was written, and is in the error that get() raises.
+    head, cut, _ = message.partition(_LAST_LINES)
+    logger.warning("%s", f"{head} nbray.errors() has the last lines on its stderr." if cut else named(head))
     _show_more(left_out)
 
 
 def _show_task(message: str) -> None:
-    logger.error("A task failed, and nobody has got its result since:\n%s", message)
+    logger.error("A task failed, and nobody has got its result since:\n%s", named(message))
 
 
 def _show_more(count: int) -> None:

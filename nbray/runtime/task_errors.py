@@ -1,7 +1,7 @@
 """How the failure of a task travels, and which exception ``get`` raises for it.
 
 Called by:  worker (serialize), runtime.{objects,submitter,local} (both ways), task_arguments.
-Imports:    runtime.layout, frozen_exception, exception_text, refs; nbray.{core.references,model}.
+Imports:    runtime.layout, code_names, frozen_exception, exception_text, refs; nbray.{core.references,model}.
 Never:      fails, and never loses the class or the text of what user code raised if they can be kept.
 
 ``get`` raises an instance of two classes at once: ``RayTaskError`` and the class of the cause, so
@@ -19,7 +19,8 @@ import types
 from typing import Any
 
 from nbray.core.references import Pair
-from nbray.model.errors import NbrayError, RayTaskError
+from nbray.model.errors import NbrayError, RayTaskError, RayWorkerError
+from nbray.runtime.code_names import named
 from nbray.runtime.exception_shape import Shape, make_exception, put_members, take_apart
 from nbray.runtime.exception_text import chain_of, message_of, shortened, traceback_text
 from nbray.runtime.frozen_exception import Frozen, freeze, thaw, thaw_class
@@ -79,6 +80,7 @@ def deserialize_error(data: Any) -> NbrayError:
     except Exception as exc:  # noqa: BLE001  (damaged bytes, or another version's)
         return NbrayError(f"The error of a task could not be read: {type(exc).__name__}: {exc}")
     facts, links, inner = payload
+    facts = {**facts, "traceback_text": named(facts["traceback_text"])}
     cause = _thaw_chain(links)
     error = _dual(facts, cause, thaw_class(links[0][0]) if links else None, data)
     if links and links[0][0].notes:
@@ -134,6 +136,8 @@ def _task_payload(exc: BaseException, facts: dict[str, Any], refs: list[Any]) ->
 
 def _system_error(pickled: bytes) -> NbrayError:
     error = pickle.loads(pickled)  # noqa: S301  (it came from a process of this session)
+    if isinstance(error, RayWorkerError):
+        error.__dict__["stderr_tail"] = named(error.__dict__["stderr_tail"])
     return error if isinstance(error, NbrayError) else NbrayError(shortened(repr(error)))
 
 

@@ -49,13 +49,23 @@ _OWN_ROOM = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _WORKER_ROOM = os.path.join(_OWN_ROOM, "worker")
 _STATES = {TaskState.WAITING: WAITING, TaskState.QUEUED: QUEUED, TaskState.PUSHED: PUSHED}
 
+_IN_SHORT = {
+    TaskState.WAITING: "waits for its arguments",
+    TaskState.QUEUED: "is queued and has no worker yet",
+    TaskState.PUSHED: "was sent to a worker and is not done",
+    TaskState.CANCELLING: "is being cancelled",
+    TaskState.DONE: "is done, and its result is on its way",
+    TaskState.FAILED: "has failed",
+    TaskState.CANCELLED: "was cancelled",
+}
+
 
 def in_short(process: Process, entry: Entry) -> str:
     """What an object that is not ready waits for, for the text of a timeout."""
     task = process.submitter.tasks.tasks.get(entry.object_id[:TASK_ID_BYTES])
     if task is None:
         return "Its owner has not produced it yet. nbray.why(ref) says more."
-    return f"Task {task.name} is {task.state.value}. nbray.why(ref) says more."
+    return f"Task {task.name} {_IN_SHORT[task.state]}. nbray.why(ref) says more."
 
 
 def answer(process: Process, message: DescribeWaits) -> None:
@@ -188,8 +198,13 @@ def _stack() -> list[str]:
     while frame is not None and len(lines) < _STACK_MAX:
         code = frame.f_code
         if not code.co_filename.startswith(_OWN_ROOM):
-            lines.append(f"{code.co_name} at {os.path.basename(code.co_filename)}:{frame.f_lineno}")
+            lines.append(f"{code.co_name} at {_file_name(code.co_filename)}:{frame.f_lineno}")
         elif code.co_filename.startswith(_WORKER_ROOM):
             break  # what lies below is not the user's
         frame = frame.f_back
     return lines[::-1]
+
+
+def _file_name(path: str) -> str:
+    """In short; a notebook's cell is no file, and its driver knows it by its whole name."""
+    return os.path.basename(path) if os.path.exists(path) else path

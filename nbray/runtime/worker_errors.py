@@ -44,7 +44,6 @@ def worker_error(task: Task, cause: WorkerLost | None, *, is_poison: bool = Fals
         task_id=task.task_id.hex(),
         attempt=attempt,
         max_attempts=max(attempt, task.max_retries + 1),
-        node="local",
         pid=cause.pid if cause else 0,
         exit_code=cause.exit_code if cause else 0,
         term_signal=cause.term_signal if cause else 0,

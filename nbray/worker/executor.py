@@ -400,7 +400,7 @@ class Executor:
         if isinstance(exc, NotImportedError):
             return [serialize_system_error(exc.error)], True, ()
         refs: list[ObjectRef] = []
-        error = serialize_error(exc, task_name=known.name, pid=os.getpid(), node="local", refs=refs)
+        error = serialize_error(exc, task_name=known.name, pid=os.getpid(), refs=refs)
         inner = self._values.parcel(link, call, [refs] * known.num_returns) if refs else ()
         self._process.pushed.push_now(TASK, text_of(error))
         return [error] * known.num_returns, True, inner

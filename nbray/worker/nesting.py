@@ -203,7 +203,7 @@ class _ValuesHere(Values):
 
 
 def _exited(known: Known, code: int) -> tuple[list[Value], bool]:
-    error = RayWorkerError(task_name=known.name, node="local", pid=os.getpid(), exit_code=code & 0xFF)
+    error = RayWorkerError(task_name=known.name, pid=os.getpid(), exit_code=code & 0xFF)
     return [serialize_system_error(error)] * known.num_returns, True
 
 

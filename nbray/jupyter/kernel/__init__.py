@@ -14,6 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from nbray.jupyter.kernel import completion
 from nbray.jupyter.kernel.cells import CellStamp
 from nbray.jupyter.kernel.magics import RayMagics
+from nbray.jupyter.kernel.tracebacks import Tracebacks
 
 __all__ = ["load", "unload"]
 
@@ -28,6 +29,7 @@ class _Loaded:
         self.replaced: dict[str, Any] = {n: line_magics[n] for n in self.names if n in line_magics}
         self.hooks = {n: completion.completer(getattr(self.magics, n).parser) for n in self.names}
         self.cells = CellStamp(shell)
+        self.tracebacks = Tracebacks(shell)
 
 
 _loaded: dict[InteractiveShell, _Loaded] = {}
@@ -42,6 +44,7 @@ def load(shell: InteractiveShell) -> None:
     for name, hook in loaded.hooks.items():
         completion.add(shell, name, hook)
     loaded.cells.register()
+    loaded.tracebacks.register()
     _loaded[shell] = loaded
 
 
@@ -51,6 +54,7 @@ def unload(shell: InteractiveShell) -> None:
     if loaded is None:
         return
     loaded.cells.unregister()
+    loaded.tracebacks.unregister()
     for name, hook in loaded.hooks.items():
         completion.remove(shell, name, hook)
     manager = shell.magics_manager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nbray.node import last_words as module
-from nbray.node.last_words import LINES_MAX, last_words
+from nbray.node.last_words import LINES_MAX, Shown, last_words
 
 OURS = module.__file__.replace("node/last_words.py", "worker/executor.py")
 REPORT = f"""Fatal Python error: Segmentation fault
@@ -53,3 +53,20 @@ def test_a_stack_in_c_is_shown_as_well() -> None:
     in_c = ["Current thread's C stack trace (most recent call first):", '  Binary file "/usr/lib/libc.so.6"']
 
     assert last_words([*REPORT, "", *in_c]).splitlines()[-2:] == in_c
+
+
+def test_while_a_worker_writes_people_see_the_same_lines_of_a_report_as_in_the_error() -> None:
+    shown = Shown()
+
+    seen = [line for each in ["before", *REPORT] for line in shown.of([each])]
+
+    assert seen == last_words(["before", *REPORT]).splitlines()
+
+
+def test_when_a_child_of_the_worker_crashed_what_others_write_is_shown() -> None:
+    after = [f"line {n}" for n in range(50)]
+
+    seen = Shown().of([*REPORT, "", *after])
+
+    assert seen[-50:] == after
+    assert seen[0] == REPORT[0]

@@ -21,7 +21,7 @@ def test_text_numbers_the_causes_and_says_for_how_long() -> None:
     assert str(Why(LINKS)).splitlines() == [
         "1. object 00000001 is a result of task f",
         "2. it waits for 1 GPU (for 75 s)",
-        "     held by g, pid 9, which runs for 2.0 h",
+        "     held by g, pid 9, which has run for 2.0 h",
         "3. task <b>g</b> runs (for 0.5 s)",
         "   Wait.",
         "     g at x.py:3",
@@ -35,6 +35,16 @@ def test_page_escapes_what_users_name() -> None:
     assert "<b>" not in page
     assert "&lt;b&gt;g&lt;/b&gt; runs" in page
     assert "g at x.py:3" in page
+
+
+def test_frame_that_the_text_names_is_not_named_again() -> None:
+    stack = {"stack": ["f at x.py:9", "g at x.py:3"]}
+    why = Why([Link("task", "00", "g", "running", "task g runs, in g at x.py:3", 0.5, "", stack)])
+
+    assert str(why).splitlines() == ["1. task g runs, in g at x.py:3 (for 0.5 s)", "     f at x.py:9"]
+    page = why._repr_html_()
+    assert page is not None
+    assert page.count("g at x.py:3") == 1
 
 
 def test_links_are_plain_data_of_their_own() -> None:
