@@ -63,16 +63,21 @@ def test_every_result_is_right_or_typed(block: int, show: Callable[[str], None])
 
 
 def trial(random: Random, role: str) -> int:
-    """One load, one death. Returns how many died: none, if the load was over before."""
-    victims = Victims.now()
-    with death(random.uniform(0, 0.3), lambda: victims.pid_of(role, random)) as killed:
+    """One load, one death; of workers now and then a second one. Returns how many died."""
+    victims, at_s = Victims.now(), random.uniform(0, 0.3)
+    second_s = at_s + random.uniform(0, 0.1)
+    is_pair = role == "worker" and random.random() < 0.25
+    with (
+        death(at_s, lambda: victims.pid_of(role, random)) as killed,
+        death(second_s, lambda: victims.pid_of(role, random) if is_pair else 0) as also_killed,
+    ):
         if role == "daemon":
             lose_the_session(random, killed)
         else:
             go_through(random)
     if role != "daemon":
         assert_all_is_as_before()
-    return len(killed)
+    return len(killed) + len(also_killed)
 
 
 def go_through(random: Random) -> None:
