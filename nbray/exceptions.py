@@ -1,12 +1,13 @@
 """What programs find as ``ray.exceptions``: every error, under the names of all releases.
 
 Called by:  users.
-Imports:    nbray.model.errors.
+Imports:    nbray.model.{actor_errors,errors}.
 Never:      defines an error.
 """
 
 from __future__ import annotations
 
+from nbray.model.actor_errors import RayActorError
 from nbray.model.errors import (
     ClusterNotFoundError,
     ForkedProcessError,
@@ -18,7 +19,6 @@ from nbray.model.errors import (
     OwnerDiedError,
     PlatformError,
     ProtocolError,
-    RayActorError,
     RayCancellationError,
     RayConnectionError,
     RayError,

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
-from nbray.model.errors import RayActorError, SerializationError
+from nbray.model.actor_errors import RayActorError
+from nbray.model.errors import NbrayError, SerializationError
 from nbray.model.ids import short
 from nbray.runtime.arguments import fill_in
 from nbray.runtime.functions import Imports
@@ -37,10 +38,10 @@ _NO_ARGUMENTS = pack_scalars((), {}) or b""
 _TERMINATE = "__ray_terminate__"
 
 
-class NotImportedError(Exception):
-    """The code of an actor's class cannot be loaded here. ``error`` stands for itself: no user code ran."""
+class OwnError(Exception):
+    """Stands for an error of ours, which stands for itself: no user code raised it."""
 
-    def __init__(self, error: RayActorError) -> None:
+    def __init__(self, error: NbrayError) -> None:
         super().__init__(str(error))
         self.error = error
 
@@ -120,9 +121,9 @@ class Actor:
     def _make_instance(self) -> None:
         spec = self.spec
         try:
-            cls = self._imports.load(spec.class_id)
+            cls = self._imports.load(spec.class_id, "register_actor")
         except SerializationError as exc:
-            raise NotImportedError(
+            raise OwnError(
                 RayActorError(
                     class_name=spec.class_name, actor_id=spec.actor_id.hex(),
                     why=f"Its class failed to be imported ({exc.reason}), so it cannot execute this method.",

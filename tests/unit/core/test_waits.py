@@ -115,8 +115,9 @@ class Story:
         ]
         known.add_report(
             WaitsReport(
-                0, {CPU: 2 * UNIT}, processes, workers, self.leases, self.queues, self.paused, self.stored
-            )
+                0, {CPU: 2 * UNIT}, processes, workers, self.leases, self.queues, self.paused, self.stored,
+                self.actors,
+            )  # fmt: skip
         )
         return known
 
