@@ -281,6 +281,11 @@ class ActorTable:
         """All that are known, in the order in which they were made; the dead, too."""
         return [_facts(actor, self._names_of.get(actor.actor_id, ())) for actor in self.actors.values()]
 
+    def survives(self, process_id: bytes) -> bool:
+        """Whether the actor in this process would be made again if that were killed."""
+        actor = self._of_process.get(process_id)
+        return actor is not None and actor.restarts_left != 0 and not actor.is_released
+
     def lives(self, up_in: set[bytes]) -> list[Actor]:
         """Those that are not dead: of those that are up only the ones in these processes."""
         return [

@@ -98,8 +98,8 @@ class ActorQuotaError(RayOutOfMemoryError):
         return (
             f"{_name(f)} (pid {f['pid']}) holds {f['held_bytes'] / _MIB:,.0f} MiB after {f['method']}(), and "
             f"its memory= allows {f['limit_bytes'] / _MIB:,.0f} MiB. The call has run and its result is "
-            "dropped; the actor goes on, and calls after which it holds less return as ever. Let it hold less, "
-            "or give it a larger memory=."
+            "dropped; the actor goes on, and calls after which it holds less return as ever. Let it hold "
+            "less, or give it a larger memory=."
         )
 
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from nbray.core import actor_record, lease_requests, worker_process
 from nbray.core.actor_record import Actor, ActorState
 from nbray.core.actors import ActorTable
+from nbray.core.memory_watch import Loss
 from nbray.core.scheduler import Scheduler
 from nbray.core.workers import WorkerPool
 from nbray.events.schema import ACTOR
@@ -215,6 +216,14 @@ class ActorHost:
     def process_lost(self, process_id: bytes) -> None:
         """A process is gone: what it owned follows."""
         self._run(partial(self._table.process_lost, process_id))
+
+    def stake(self, process_id: bytes) -> tuple[Loss, int] | None:
+        """What would be lost with this process, and what it may hold in bytes; None: it is no actor."""
+        actor = self._table.runs_in(process_id)
+        if actor is None or actor.spec is None:
+            return None
+        loss = Loss.STATE if self._table.survives(process_id) else Loss.ACTOR
+        return loss, actor.spec.memory_bytes
 
     def lives(self, up_in: set[bytes]) -> list[LifeFacts]:
         """Those that are not dead, for who asks what does not go on; see ``ActorTable.lives``."""

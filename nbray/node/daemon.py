@@ -125,7 +125,7 @@ class NodeDaemon:
             budget, start.memory_threshold, self.scheduler, self.pool, lambda: self.workers,
             self.events.log, self._processes, self._store.state_of, lambda: self.driver_id, self.send_to,
             self._loop.call_later, lambda: self._store.cool(_COOL_BYTES), self.leases.find_worker,
-            self.actors.lives, self.actors.name_in,
+            self.actors.lives, self.actors.name_in, self.actors.stake,
         )  # fmt: skip
         self._handlers: dict[type[Message], Callable[[Peer, Any], None]] = {
             **self._describing.handlers,

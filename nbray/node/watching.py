@@ -14,6 +14,7 @@ from typing import Any
 
 from nbray.core import progress
 from nbray.core.lease_requests import Request, RequestState
+from nbray.core.memory_watch import Loss
 from nbray.core.progress import Look, Progress
 from nbray.core.scheduler import Scheduler, Waiting
 from nbray.core.starving import Holding, Starving, Wanting
@@ -51,6 +52,7 @@ class Watching:
         release: lets a lease that was held back have its worker.
         actors: the actors that are not dead; see ``Waits``.
         actor_in: what people call the actor that a process is; "" if it is none.
+        stake: see ``MemoryGuard``.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Watching:
         release: Callable[[bytes], object],
         actors: Callable[[set[bytes]], list[LifeFacts]],
         actor_in: Callable[[bytes], str],
+        stake: Callable[[bytes], tuple[Loss, int] | None],
     ) -> None:
         self._actor_in = actor_in
         self._starving = Starving()
@@ -87,7 +90,18 @@ class Watching:
         self._seen: dict[bytes, float] = {}  # leases that are blocked, or head a queue, and since when
         self._causes: dict[bytes, tuple[str, dict[str, Any]]] = {}
         self.memory = MemoryGuard(
-            budget, threshold, scheduler, pool, workers, log, give, release, send, self.tell, call_later
+            budget,
+            threshold,
+            scheduler,
+            pool,
+            workers,
+            log,
+            give,
+            release,
+            send,
+            self.tell,
+            call_later,
+            stake,
         )
         self._waits = Waits(
             scheduler,

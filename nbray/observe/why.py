@@ -65,6 +65,8 @@ def _more(link: Link) -> str:
 
 def _holder(holder: dict[str, Any]) -> str:
     doing = "waits" if holder["blocked"] else "runs"
+    if holder["running_s"] is None:
+        return f"held by {holder['task']}, pid {holder['pid']}, for its life"
     return f"held by {holder['task']}, pid {holder['pid']}, which {doing} for {_age(holder['running_s'])}"
 
 

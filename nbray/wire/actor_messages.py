@@ -41,6 +41,7 @@ class ActorSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     depth: int
     cell: str
     threads: int  # that numeric libraries may use in it
+    memory_bytes: int = 0  # that it may hold for itself; 0: nobody looks
 
 
 class SavedCheckpoint(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -38,13 +38,14 @@ from nbray.wire.base import Message, Value
 from nbray.wire.cancel_messages import CancelTask
 from nbray.wire.codec import encode
 from nbray.wire.messages import DefineTask, RunTasks, TaskAnswer, TaskCall, TasksDone
-from nbray.worker.actor import CONSTRUCTION, Actor, OwnError
+from nbray.worker.actor import CONSTRUCTION, Actor
 from nbray.worker.cancelling import Interrupts, with_a_frame
 from nbray.worker.job import enter_job
 from nbray.worker.leaving import Departure
 from nbray.worker.lines import Lines
 from nbray.worker.lingering import OWN_THREADS, Lingering, count_threads
 from nbray.worker.output import TaskStream
+from nbray.worker.own_error import OwnError
 from nbray.worker.owner_links import Known, OwnerLink
 from nbray.worker.threads import ThreadLimit
 from nbray.worker.tidying import Tidying
