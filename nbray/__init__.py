@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from nbray.api.serializers import register_custom_serializer
     from nbray.api.session import init, is_initialized, shutdown, status
     from nbray.api.tasks import RemoteFunction, remote
+    from nbray.model.actor_errors import RayActorError
     from nbray.model.ending_errors import OutOfMemoryError, RayOutOfMemoryError, TaskTimeoutError
     from nbray.model.errors import (
         BlockingCallError,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
         OwnerDiedError,
         PlatformError,
         ProtocolError,
-        RayActorError,
         RayCancellationError,
         RayConnectionError,
         RayError,
@@ -98,6 +98,7 @@ _HOMES = {
     "nbray.api.serializers": ("register_custom_serializer",),
     "nbray.api.session": ("init", "is_initialized", "shutdown", "status"),
     "nbray.api.tasks": ("RemoteFunction", "remote"),
+    "nbray.model.actor_errors": ("RayActorError",),
     "nbray.model.ending_errors": ("OutOfMemoryError", "RayOutOfMemoryError", "TaskTimeoutError"),
     "nbray.runtime.identifiers": (
         "ActorCheckpointID", "ActorClassID", "ActorID", "ClientID", "FunctionID", "JobID", "TaskID",

@@ -1,12 +1,13 @@
 """What programs find as ``ray.exceptions``: every error, under the names of all releases.
 
 Called by:  users.
-Imports:    nbray.model.{errors,ending_errors}.
+Imports:    nbray.model.{actor_errors,ending_errors,errors}.
 Never:      defines an error.
 """
 
 from __future__ import annotations
 
+from nbray.model.actor_errors import RayActorError
 from nbray.model.ending_errors import OutOfMemoryError, RayOutOfMemoryError, TaskTimeoutError
 from nbray.model.errors import (
     BlockingCallError,
@@ -20,7 +21,6 @@ from nbray.model.errors import (
     OwnerDiedError,
     PlatformError,
     ProtocolError,
-    RayActorError,
     RayCancellationError,
     RayConnectionError,
     RayError,

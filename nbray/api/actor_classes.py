@@ -210,4 +210,5 @@ def _template(process: Process, actor_class: ActorClass) -> ActorSpec:
         depth=0,
         cell="",
         threads=max(1, resources.get(CPU, 0) // UNIT),
+        memory_bytes=options.memory_bytes,
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from nbray.api.options import check_resources, memory_units
 from nbray.model.errors import OptionError
-from nbray.model.resources import CPU, GPU, MEMORY, UNIT, to_units, whole_or_none
+from nbray.model.resources import CPU, GPU, MEMORY, MEMORY_UNIT_BYTES, UNIT, to_units, whole_or_none
 
 #: Of these, each name stands for the same option.
 _SPELLINGS = {"max_reconstructions": "max_restarts"}
@@ -115,6 +115,16 @@ class ActorOptions:
             if MEMORY in node_resources:
                 held[MEMORY] = memory
         return {name: amount for name, amount in held.items() if amount}, {}
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it may hold for itself, in whole units of memory; 0: as much as it likes.
+
+        Raises:
+            ValueError: out of range.
+        """
+        memory = self.given.get("memory")
+        return 0 if memory is None else memory_units(memory) // UNIT * MEMORY_UNIT_BYTES
 
     def replaced(self, changes: Mapping[str, Any]) -> ActorOptions:
         """These options with some changed."""

@@ -33,7 +33,7 @@ def cancel(object_id: ObjectRef, force: bool = False) -> None:
             ``RayWorkerError``.
 
     Raises:
-        TypeError: not a reference, or a reference of a value that was put.
+        TypeError: not a reference, or a reference of a value that was put, or of a call of an actor.
         RayConnectionError: no session is running.
     """
     cancel_many([object_id], force)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from nbray.model.errors import ProtocolError
 from nbray.model.ids import short
-from nbray.wire.actor_messages import ActorSpec, ActorUpdate, SavedCheckpoint
+from nbray.wire.actor_messages import ActorEnd, ActorSpec, ActorUpdate, SavedCheckpoint
 
 
 class ActorState(Enum):
@@ -108,9 +108,9 @@ class Actor:
     """All that is known of one. ``spec`` is None until its owner has declared it."""
 
     __slots__ = (
-        "actor_id", "called", "checkpoints", "created_ns", "early_deaths", "endpoint", "error", "incarnation",
-        "is_released", "lease_id", "owner", "pid", "process_id", "restarts_left", "since_ns", "since_s",
-        "spec", "state", "watchers", "why",
+        "actor_id", "called", "checkpoints", "created_ns", "early_deaths", "end", "endpoint", "error",
+        "incarnation", "is_released", "lease_id", "owner", "pid", "process_id", "restarts_left", "since_ns",
+        "since_s", "spec", "state", "watchers", "why",
     )  # fmt: skip
 
     def __init__(self, actor_id: bytes, owner: bytes, now_s: float, now_ns: int) -> None:
@@ -127,6 +127,7 @@ class Actor:
         self.restarts_left = 0
         self.error = b""
         self.why = ""
+        self.end: ActorEnd | None = None  # of its last process, if nobody ended that on purpose
         self.is_released = False
         self.checkpoints: list[SavedCheckpoint] = []  # the newest first
         self.watchers: dict[bytes, None] = {}
@@ -160,4 +161,5 @@ class Actor:
         return ActorUpdate(
             self.actor_id, self.state.value, self.incarnation, self.process_id, self.pid,
             self.endpoint if self.state is ActorState.ALIVE else "", self.error, self.why, self.restarts_left,
+            self.end,
         )  # fmt: skip

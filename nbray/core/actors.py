@@ -32,7 +32,7 @@ from nbray.core.actor_record import (
     Request,
     Start,
 )
-from nbray.wire.actor_messages import ActorFacts, ActorSpec, SavedCheckpoint
+from nbray.wire.actor_messages import ActorEnd, ActorFacts, ActorSpec, SavedCheckpoint
 
 #: Dead actors that are remembered: for ``actors()``, and for calls that come late.
 DEAD_REMEMBERED = 10_000
@@ -123,6 +123,11 @@ class ActorTable:
         self._watched_by.setdefault(process_id, set()).add(actor_id)
         return actor
 
+    def is_alive_in(self, actor_id: bytes, process_id: bytes) -> bool:
+        """Whether it lives there, and has not said that it is about to end."""
+        actor = self._of_process.get(process_id)
+        return actor is not None and actor.actor_id == actor_id and actor.state is ActorState.ALIVE
+
     def unwatch(self, actor_id: bytes, process_id: bytes) -> None:
         actor = self.actors.get(actor_id)
         if actor is not None:
@@ -176,7 +181,7 @@ class ActorTable:
         actor = self._of_lease[lease_id]
         actor.move(ActorEvent.LEASED, now_s, now_ns)
         actor.process_id, actor.pid, actor.endpoint = process_id, pid, endpoint
-        actor.why = ""
+        actor.why, actor.end = "", None
         self._of_process[process_id] = actor
         out.append(Start(actor.actor_id, process_id))
         out.append(Publish(actor.actor_id))
@@ -218,9 +223,13 @@ class ActorTable:
             out.append(Publish(actor.actor_id))
 
     def lost(
-        self, process_id: bytes, why: str, now_s: float, now_ns: int, out: list[Command]
-    ) -> Actor | None:
-        """Its process is gone and reaped, and all that worked for it. Returns the actor, if it was one."""
+        self, process_id: bytes, why: str, now_s: float, now_ns: int, out: list[Command],
+        end: ActorEnd | None = None,
+    ) -> Actor | None:  # fmt: skip
+        """Its process is gone and reaped, and all that worked for it. Returns the actor, if it was one.
+
+        ``why`` and ``end`` say how, and count if nobody had ended it before.
+        """
         actor = self._of_process.pop(process_id, None)
         if actor is None:
             return None
@@ -231,6 +240,7 @@ class ActorTable:
             return actor
         was_killed = bool(actor.why)
         actor.why = actor.why or why
+        actor.end = None if was_killed else end
         restarts = actor.state in (ActorState.STARTING, ActorState.ALIVE) and not actor.is_released
         if not (restarts and actor.restarts_left):
             self._end(actor, actor.why, now_s, now_ns, out)
@@ -273,6 +283,20 @@ class ActorTable:
     def facts(self) -> list[ActorFacts]:
         """All that are known, in the order in which they were made; the dead, too."""
         return [_facts(actor, self._names_of.get(actor.actor_id, ())) for actor in self.actors.values()]
+
+    def survives(self, process_id: bytes) -> bool:
+        """Whether the actor in this process would be made again if that were killed."""
+        actor = self._of_process.get(process_id)
+        return actor is not None and actor.restarts_left != 0 and not actor.is_released
+
+    def lives(self, up_in: set[bytes]) -> list[Actor]:
+        """Those that are not dead: of those that are up only the ones in these processes."""
+        return [
+            actor
+            for actor in self.actors.values()
+            if actor.state is not ActorState.DEAD
+            and (actor.state is not ActorState.ALIVE or actor.process_id in up_in)
+        ]
 
     def counts(self) -> dict[str, int]:
         """How many are in which state; the dead that are remembered, too."""

@@ -4,17 +4,16 @@ Called by:  node.memory_watch, some times a second while tasks run.
 Imports:    the standard library.
 Never:      reads a clock or a file: what was read arrives as an argument.
 
-Above the mark, first what the store can give back at once goes. Then the worker of the task that began last
-among those that may run again, so that the oldest gets done in the end; of those that may not, only when no
-other is left. One that holds next to nothing is let alone: its end would free nothing. The next goes only
-when the last is gone and the memory is still not there.
-
-Actors will be candidates, too: one over its ``memory=`` quota goes first, which is ``over_quota``.
+Above the mark, first what the store can give back at once goes. Then an actor that holds more than its
+``memory=`` allows, then whoever loses least (``Loss``), and among equals the one that began last, so that the
+oldest gets done in the end. One that holds next to nothing is let alone: its end would free nothing. The next
+goes only when the last is gone and the memory is still not there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import IntEnum
 from typing import NamedTuple
 
 #: Tasks begin when the memory in use is so much (a share of it all) below the mark.
@@ -44,12 +43,21 @@ class Level(NamedTuple):
         return self.used_bytes / self.limit_bytes if self.limit_bytes > 0 else 0.0
 
 
+class Loss(IntEnum):
+    """What is lost with a worker; the least first."""
+
+    TIME = 0  # a task that will run again
+    STATE = 1  # an actor that will be made again
+    RESULT = 2  # a task that may not run again
+    ACTOR = 3  # one that will not be made again, and all that calls it fails
+
+
 class Candidate(NamedTuple):
     """A worker that has a lease. ``began_s``: when its task did, in seconds of any fixed origin."""
 
     process_id: bytes
     began_s: float
-    retriable: bool
+    loss: Loss
     private_bytes: int  # of it and its children, what nobody shares with them
     over_quota: bool = False
 
@@ -67,8 +75,8 @@ def choose(candidates: Iterable[Candidate]) -> Candidate | None:
     return max(worth, key=_rank, default=None)
 
 
-def _rank(candidate: Candidate) -> tuple[bool, bool, float, bytes]:
-    return candidate.over_quota, candidate.retriable, candidate.began_s, candidate.process_id
+def _rank(candidate: Candidate) -> tuple[bool, int, float, bytes]:
+    return candidate.over_quota, -candidate.loss, candidate.began_s, candidate.process_id
 
 
 def next_look_s(before: Iterable[Level], now: Iterable[Level], passed_s: float, threshold: float) -> float:

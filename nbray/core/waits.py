@@ -15,14 +15,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from nbray.model.ids import TASK_ID_BYTES
+from nbray.core.actor_record import ActorState
+from nbray.model.ids import TASK_ID_BYTES, result_id
 from nbray.model.resources import CPU
 from nbray.wire.memory_messages import PENDING
 from nbray.wire.waiting_messages import (
+    CALL,
     PUSHED,
     QUEUED,
     WAITING,
     LeaseFacts,
+    LifeFacts,
     ObjectFacts,
     QueueFacts,
     RunningFacts,
@@ -34,6 +37,11 @@ from nbray.wire.waiting_messages import (
 
 #: Why one task waits for another.
 BY_GET, BY_ARGUMENT, BY_RESOURCES, BY_TURN = "get", "argument", "resources", "turn"
+#: A call waits for its actor, which is a node of this graph, too, under its constructor's task's ID, its own.
+BY_ACTOR = "actor"
+
+
+_SEEKING = (ActorState.PENDING.value, ActorState.RESTARTING.value)
 
 
 class Cause(NamedTuple):
@@ -71,6 +79,7 @@ class Known:
         self.total: dict[str, int] = {}
         self.paused = ""
         self.stored: dict[bytes, str] = {}  # state of objects in the store
+        self.actors: dict[bytes, LifeFacts] = {}
 
     # --- what was said -------------------------------------------------------------------------------
 
@@ -78,6 +87,7 @@ class Known:
         """An answer of the daemon, with those of all processes."""
         self.total, self.queues, self.leases = report.total, report.queues, report.leases
         self.paused = report.paused
+        self.actors = {actor.actor_id: actor for actor in report.actors}
         self.stored.update(report.stored)
         self.workers = {worker.process_id: worker for worker in report.workers}
         self.pids.update((worker.process_id, worker.pid) for worker in report.workers)
@@ -108,6 +118,9 @@ class Known:
         for task in self.tasks.values():
             if task.state == WAITING:
                 yield from (object_id for object_id, _owner in task.missing)
+            actor = self.actors.get(task.actor_id) if task.kind == CALL else None
+            if actor is not None and not actor.declared:
+                yield result_id(actor.actor_id, 0)  # its owner knows what its constructor waits for
 
     def unknown(self) -> list[bytes]:
         """Those of which no owner has said anything yet."""
@@ -120,9 +133,17 @@ class Known:
         facts = self.objects.get(object_id)
         return self.tasks.get(facts.task_id if facts is not None else object_id[:TASK_ID_BYTES])
 
-    def queue_of(self, task: TaskFacts) -> QueueFacts | None:
-        """The lease requests that stand for a queued task; None if it waits for a worker that it has."""
+    def queue_of(self, task: TaskFacts | LifeFacts) -> QueueFacts | None:
+        """The lease requests that stand for a queued task, or an actor without a process.
+
+        None if it waits for a worker that it has.
+        """
         return next((queue for queue in self.queues if queue.shape == task.shape), None)
+
+    def seeks_process(self, actor_id: bytes) -> LifeFacts | None:
+        """The actor, if it waits for a process."""
+        actor = self.actors.get(actor_id)
+        return actor if actor is not None and actor.declared and actor.state in _SEEKING else None
 
     def holders(self, queue: QueueFacts) -> list[LeaseFacts]:
         """Who has what a queue lacks. Who waits has lent its CPUs."""
@@ -137,15 +158,30 @@ class Known:
         run = self.runs.get(task_id)
         if run is not None:
             return [self._needs(BY_GET, object_id) for object_id, _owner in run.facts.awaited]
+        actor = self.seeks_process(task_id)
+        if actor is not None:
+            return self._lacks(self.queue_of(actor))
         task = self.tasks.get(task_id)
         if task is None:
             return []
         if task.state == WAITING:
-            return [self._needs(BY_ARGUMENT, object_id) for object_id, _owner in task.missing]
+            causes = [self._needs(BY_ARGUMENT, object_id) for object_id, _owner in task.missing]
+            return [*causes, Cause(BY_TURN, task.behind)] if task.behind else causes
+        if task.kind == CALL:
+            return self._of_call(task)
         if task.state == PUSHED:
             runs = self.runs_of.get(task.process_id, ()) if task.ahead else ()
             return [Cause(BY_TURN, run.facts.task_id) for run in runs]
-        queue = self.queue_of(task) if task.state == QUEUED else None
+        return self._lacks(self.queue_of(task) if task.state == QUEUED else None)
+
+    def _of_call(self, task: TaskFacts) -> list[Cause]:
+        if task.state == PUSHED:
+            return [Cause(BY_TURN, run.facts.task_id) for run in self.runs_of.get(task.process_id, ())]
+        if task.behind:
+            return [Cause(BY_TURN, task.behind)]
+        return [Cause(BY_ACTOR, task.actor_id)]
+
+    def _lacks(self, queue: QueueFacts | None) -> list[Cause]:
         if queue is None:
             return []
         runs_of = (self.runs_of.get(lease.process_id, ()) for lease in self.holders(queue))
@@ -159,7 +195,7 @@ class Known:
 
     def stuck(self) -> set[bytes]:
         """Tasks that cannot end by themselves, as far as is known."""
-        stuck = {*self.tasks, *self.runs}
+        stuck = {*self.tasks, *self.runs, *self.actors}
         waiting_for: dict[bytes, list[bytes]] = {}
         for task_id in stuck:
             for cause in self.causes(task_id):
@@ -177,9 +213,16 @@ class Known:
         run = self.runs.get(task_id)
         if run is not None:
             return self._goes_on(run.facts, stuck)
-        task = self.tasks[task_id]
+        actor = self.seeks_process(task_id)
+        if actor is not None:
+            return self._comes_free(actor, stuck)
+        task = self.tasks.get(task_id)
+        if task is None or (task.behind and task.behind in stuck):
+            return task is None  # an actor that is up
         if task.state == WAITING:
             return all(self._will_be(object_id, stuck) for object_id, _owner in task.missing)
+        if task.kind == CALL:
+            return not any(cause.task_id in stuck for cause in self._of_call(task))
         if task.state == QUEUED:
             return self._comes_free(task, stuck)
         if task.state == PUSHED and task.ahead:
@@ -198,7 +241,9 @@ class Known:
             return True
         return facts.task_id not in stuck
 
-    def _comes_free(self, task: TaskFacts, stuck: set[bytes]) -> bool:
+    def _comes_free(self, task: TaskFacts | LifeFacts, stuck: set[bytes]) -> bool:
+        if isinstance(task, LifeFacts) and task.infeasible:
+            return False
         queue = self.queue_of(task)
         if queue is None or not queue.lacking:
             return True
@@ -247,5 +292,7 @@ class Known:
 
     def name_of(self, task_id: bytes) -> str:
         """What people call a task."""
-        run, task = self.runs.get(task_id), self.tasks.get(task_id)
+        run, task, actor = self.runs.get(task_id), self.tasks.get(task_id), self.actors.get(task_id)
+        if run is None and actor is not None:
+            return f"Actor {actor.class_name}"
         return run.facts.name if run is not None else task.name if task is not None else "a task"

@@ -56,25 +56,26 @@ class RayOutOfMemoryError(RayWorkerError):
 
     def __str__(self) -> str:
         f = self.__dict__
+        who = f"the worker (pid {f['pid']}) of task {f['task_name']}"
+        return self._what_was_found(f"{who} (attempt {f['attempt']} of {f['max_attempts']})") + (
+            "\nLet fewer tasks run at a time (a larger num_cpus, or memory=, for each), give each less data, "
+            "or end what else is large above."
+        )
+
+    def _what_was_found(self, whom: str) -> str:
+        """All but what to do. ``whom``: in words, who was ended."""
+        f = self.__dict__
         share = f["used_bytes"] / f["limit_bytes"] if f["limit_bytes"] else 0.0
         held = f", which held {f['held_bytes'] / _MIB:,.0f} MiB" if f["held_bytes"] else ""
-        attempt = f"attempt {f['attempt']} of {f['max_attempts']}"
         limit = f"{f['limit_bytes'] / _GIB:.2f} GiB of {f['where']}"
         if f["by_kernel"]:
             what, who = f"the {limit} were used up", "The kernel ended"
         else:
             used = f"{f['used_bytes'] / _GIB:.2f} of {limit} were in use"
             what, who = f"{used}, {share:.0%} (the mark is {f['threshold']:.0%})", "nbray ended"
-        text = (
-            f"Memory ran out: {what}. {who} the worker (pid {f['pid']}) of task {f['task_name']} "
-            f"({attempt}){held}. The largest processes then:\n"
-        )
-        text += "\n".join(
+        text = f"Memory ran out: {what}. {who} {whom}{held}. The largest processes then:\n"
+        return text + "\n".join(
             f"  {size / _MIB:9,.0f} MiB  pid {pid:<8} {name}" for name, pid, size in f["largest"]
-        )
-        return text + (
-            "\nLet fewer tasks run at a time (a larger num_cpus, or memory=, for each), give each less data, "
-            "or end what else is large above."
         )
 
 

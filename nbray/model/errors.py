@@ -18,7 +18,7 @@ Never:      holds anything that does not pickle, since errors travel; prints an 
     ├── RayTaskError                   user code raised; get() adds the cause's class to it
     │   (aliases RayGetError, RayGetArgumentError)
     ├── RayWorkerError                 the process that ran the task died (alias WorkerCrashedError)
-    ├── RayActorError                  the actor died, or could not be made
+    ├── RayActorError                  the actor died, or could not be made (model.actor_errors)
     ├── RayletError                    the local node daemon is gone
     ├── ObjectStoreFullError
     ├── UnreconstructableError         an object is lost for good (alias ObjectLostError)
@@ -262,32 +262,11 @@ class RayWorkerError(_FieldError):
         text = f"The worker ({where}) {how} while it ran {task} ({attempt})."
         if f["is_poison"]:
             text += " It crashed in the same way before, as soon as it began, so it is not run again."
-        lines = f["stderr_tail"].strip().splitlines()[-_STDERR_LINES_SHOWN:]
-        if lines:
-            text += "\nLast lines on its stderr:\n" + "\n".join(f"  {line}" for line in lines) + "\n"
-        else:
-            text += " "
-        advice = _SIGNAL_ADVICE.get(name, "") if name else "End a task with return, not with exit()."
+        text += last_lines(f["stderr_tail"]) or " "
+        advice = advice_on_signal(f["term_signal"]) if name else "End a task with return, not with exit()."
         advice = f["why"] or advice
         retry = " max_retries=n lets it run again." if f["max_attempts"] == 1 else ""
         return (text + advice).rstrip() + retry
-
-
-class RayActorError(_FieldError):
-    """The actor is dead, or was never made. ``why`` is a sentence, ``actor_id`` is hex."""
-
-    class_name: str
-    actor_id: str
-    why: str
-
-    def __init__(self, *, class_name: str = "", actor_id: str = "", why: str = "") -> None:
-        super().__init__(class_name=class_name, actor_id=actor_id, why=why)
-
-    def __str__(self) -> str:
-        f = self.__dict__
-        name = " ".join(filter(None, ("Actor", f["class_name"], f["actor_id"][24:32] or f["actor_id"][:8])))
-        why = f["why"] or "Its process died or was killed."
-        return f"{name} cannot answer. {why} Make a new actor, or set max_restarts to have it restarted."
 
 
 class RayletError(_FieldError):
@@ -472,6 +451,17 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def advice_on_signal(number: int) -> str:
+    """What to do about a process that died of it; "" if nothing is known."""
+    return _SIGNAL_ADVICE.get(signal_name(number), "") if number else ""
+
+
+def last_lines(stderr_tail: str) -> str:
+    """The end of what a process wrote, as lines of a text; "" if it wrote nothing."""
+    lines = stderr_tail.strip().splitlines()[-_STDERR_LINES_SHOWN:]
+    return "\nLast lines on its stderr:\n" + "".join(f"  {line}\n" for line in lines) if lines else ""
 
 
 def reason_of(exc: BaseException) -> str:

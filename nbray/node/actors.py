@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -17,20 +16,26 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nbray.core import actor_record, lease_requests, worker_process
-from nbray.core.actor_record import Actor
+from nbray.core.actor_record import Actor, ActorState
 from nbray.core.actors import ActorTable
+from nbray.core.memory_watch import Loss
 from nbray.core.scheduler import Scheduler
 from nbray.core.workers import WorkerPool
 from nbray.events.schema import ACTOR
+from nbray.model.errors import last_lines, signal_name
+from nbray.model.ids import short
 from nbray.model.limits import CHECKPOINTS_FOLDER
-from nbray.model.resources import describe
+from nbray.model.resources import describe, to_shape
 from nbray.node.event_feed import EventFeed
 from nbray.node.workers import WorkerExit, WorkerHandle, Workers
 from nbray.transport.aio import Peer
 from nbray.wire.actor_messages import (
+    ActorEnd,
     ActorLeft,
+    ActorLinkLost,
     ActorList,
     ActorNamed,
+    ActorSpec,
     ActorStarted,
     CheckpointSaved,
     CreateActor,
@@ -46,10 +51,17 @@ from nbray.wire.actor_messages import (
 )
 from nbray.wire.base import Message
 from nbray.wire.messages import DefineFunction, LeaseInfeasible
+from nbray.wire.waiting_messages import BY_MEMORY, LifeFacts
 
 #: How long an actor may take to leave that nobody has a handle of: it may finish what it runs.
 _LEAVE_DEADLINE_S = 10.0
 _LEASE_ID_BYTES = 16
+
+
+class Push(Protocol):
+    """Tells people of an error; ``told``: they hear of it in another way."""
+
+    def __call__(self, kind: str, message: str, *, told: bool = False) -> None: ...
 
 
 class Leases(Protocol):
@@ -70,6 +82,7 @@ class ActorHost:
         driver_id: of the process that detached actors belong to.
         call_later: calls back on the loop after a delay in seconds.
         session_dir: has the states that actors saved.
+        push: tells people of an error, with a kind for programs.
     """
 
     def __init__(
@@ -84,7 +97,9 @@ class ActorHost:
         driver_id: Callable[[], bytes],
         call_later: Callable[[float, Callable[[], None]], object],
         session_dir: Path,
+        push: Push,
     ) -> None:
+        self._push = push
         self._leases = leases
         self._workers = workers
         self._scheduler = scheduler
@@ -108,6 +123,7 @@ class ActorHost:
             ReleaseActor: self._on_release,
             WatchActor: self._on_watch,
             UnwatchActor: lambda peer, m: self._table.unwatch(m.actor_id, peer.process_id),
+            ActorLinkLost: self._on_link_lost,
             NameActor: self._on_name,
             FindActor: self._on_find,
             GetActors: lambda peer, m: peer.send(ActorList(m.request_id, self._table.facts())),
@@ -145,6 +161,10 @@ class ActorHost:
         actor = self._table.watch(message.actor_id, message.owner, message.class_name, peer.process_id, *now)
         peer.send(actor.update())
 
+    def _on_link_lost(self, _peer: Peer, message: ActorLinkLost) -> None:
+        if self._table.is_alive_in(message.actor_id, message.process_id):
+            self._workers.cut_off(message.process_id)
+
     def _on_name(self, peer: Peer, m: NameActor) -> None:
         actor_id, handle = self._table.give_name(
             (m.namespace, m.name), m.actor_id, m.owner, m.handle, *_now()
@@ -172,16 +192,50 @@ class ActorHost:
         """There will be no process for an actor's lease."""
         self._run(partial(self._table.unavailable, lease_id, text))
 
-    def lost(self, ended: WorkerExit) -> bool:
-        """A process is gone, and all that worked for it. False: it was no actor."""
-        if self._table.runs_in(ended.handle.process_id) is None:
+    def lost(self, ended: WorkerExit, cause: str, facts: dict[str, Any], ran: str) -> bool:
+        """A process is gone, and all that worked for it. False: it was no actor.
+
+        ``cause`` and ``facts``: why the node ended it; ``ran``: the call that ran there, as far as is known.
+        """
+        process_id = ended.handle.process_id
+        actor = self._table.runs_in(process_id)
+        if actor is None:
             return False
-        self._run(partial(self._table.lost, ended.handle.process_id, _how(ended)))
+        end = ActorEnd(ended.handle.pid, ended.exit_code, ended.term_signal, ended.stderr_tail, cause, facts)
+        how = _how(ended, cause)
+        self._run(partial(self._table.lost, process_id, how, end=end))
+        if actor.end is not None:
+            self._push("worker_died", _death_notice(actor, ran), told=actor.state is not ActorState.DEAD)
         return True
+
+    def name_in(self, process_id: bytes) -> str:
+        """What people call the actor that a process is; "" if it is none."""
+        actor = self._table.runs_in(process_id)
+        return "" if actor is None else f"Actor {actor.name} {short(actor.actor_id)}"
 
     def process_lost(self, process_id: bytes) -> None:
         """A process is gone: what it owned follows."""
         self._run(partial(self._table.process_lost, process_id))
+
+    def stake(self, process_id: bytes) -> tuple[Loss, int] | None:
+        """What would be lost with this process, and what it may hold in bytes; None: it is no actor."""
+        actor = self._table.runs_in(process_id)
+        if actor is None or actor.spec is None:
+            return None
+        loss = Loss.STATE if self._table.survives(process_id) else Loss.ACTOR
+        return loss, actor.spec.memory_bytes
+
+    def lives(self, up_in: set[bytes]) -> list[LifeFacts]:
+        """Those that are not dead, for who asks what does not go on; see ``ActorTable.lives``."""
+        now_s = time.monotonic()
+        return [
+            LifeFacts(
+                actor.actor_id, actor.name, actor.owner, actor.state.value, actor.process_id,
+                {} if actor.spec is None else dict(to_shape(actor.spec.resources)), actor.spec is not None,
+                now_s - actor.since_s, "" if actor.spec is None else self._unplaced(actor.spec),
+            )
+            for actor in self._table.lives(up_in)
+        ]  # fmt: skip
 
     def counts(self) -> dict[str, int]:
         """How many are in which state."""
@@ -232,17 +286,25 @@ class ActorHost:
         spec = actor.spec
         assert spec is not None
         owner = self._driver_id() if spec.detached else actor.owner
-        lacking = {n: a for n, a in spec.placement.items() if self._resources.get(n, 0) < a}
-        if lacking:
-            text = (
-                f"Actor {spec.class_name} can only be on a node with {describe(lacking)}, and there is none."
-            )
-            self._send(owner, LeaseInfeasible(lease_id, text))
+        unplaced = self._unplaced(spec)
+        if unplaced:
+            self._send(self._driver_id(), LeaseInfeasible(lease_id, unplaced))
+            self._push("infeasible_task", unplaced, told=True)
             return
         commands: list[lease_requests.Command] = []
         name = f"Actor {spec.class_name}"
         self._scheduler.request(lease_id, owner, spec.resources, spec.depth, 1, name, commands, for_life=True)
         self._leases.perform(commands)
+
+    def _unplaced(self, spec: ActorSpec) -> str:
+        """Why this node can never have it, though it may need nothing for itself; "" if it can."""
+        lacking = {n: a for n, a in spec.placement.items() if self._resources.get(n, 0) < a}
+        if not lacking:
+            return ""
+        return (
+            f"Actor {spec.class_name} can only be on a node with {describe(lacking)}, and there is none: it "
+            "waits. Give init() what it asks for, or ask for less (num_cpus=0 needs no CPU)."
+        )
 
     def _cancel(self, lease_id: bytes) -> None:
         commands: list[lease_requests.Command] = []
@@ -263,16 +325,28 @@ def _now() -> tuple[float, int]:
     return time.monotonic(), time.time_ns()
 
 
-def _how(ended: WorkerExit) -> str:
+def _how(ended: WorkerExit, cause: str) -> str:
     """How a process ended, as a sentence."""
     pid = ended.handle.pid
-    if ended.term_signal:
-        try:
-            name = signal.Signals(ended.term_signal).name
-        except ValueError:
-            name = f"signal {ended.term_signal}"
-        text = f"Its process (pid {pid}) died of {name}."
-    else:
-        text = f"Its process (pid {pid}) ended with exit code {ended.exit_code}."
-    last = ended.stderr_tail.strip().splitlines()[-10:]
-    return text + ("\nLast lines on its stderr:\n" + "\n".join(f"  {line}" for line in last) if last else "")
+    if cause == BY_MEMORY:
+        return f"Its process (pid {pid}) was ended for want of memory."
+    how = (
+        f"died of {signal_name(ended.term_signal)}"
+        if ended.term_signal
+        else (f"ended with exit code {ended.exit_code}")
+    )
+    return f"Its process (pid {pid}) {how}." + (f" {ended.why}" if ended.why else "")
+
+
+def _death_notice(actor: Actor, ran: str) -> str:
+    """For people, of a process that nobody had told to end."""
+    assert actor.end is not None
+    name = f"Actor {actor.name} {short(actor.actor_id)}"
+    what = f"{ran} of {name}" if ran else name
+    text = (
+        f"A worker died or was killed while executing {what}. {actor.why}{last_lines(actor.end.stderr_tail)}"
+    )
+    if actor.state is ActorState.DEAD:
+        return text.rstrip()
+    left = "without end" if actor.restarts_left < 0 else f"{actor.restarts_left} more times"
+    return f"{text.rstrip()}\nIt is restarted, and may be {left}."

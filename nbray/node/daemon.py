@@ -119,12 +119,13 @@ class NodeDaemon:
         self.errors = PushedErrors(start.job_id, self._tell_driver, self._loop.call_later, cpus)
         self.actors = ActorHost(
             self.leases, self.workers, self.scheduler, self.pool, self.events, start.resources, self.send_to,
-            lambda: self.driver_id, self._loop.call_later, self._session_dir,
+            lambda: self.driver_id, self._loop.call_later, self._session_dir, self.errors.push,
         )  # fmt: skip
         self.watching = Watching(
             budget, start.memory_threshold, self.scheduler, self.pool, lambda: self.workers,
             self.events.log, self._processes, self._store.state_of, lambda: self.driver_id, self.send_to,
             self._loop.call_later, lambda: self._store.cool(_COOL_BYTES), self.leases.find_worker,
+            self.actors.lives, self.actors.name_in, self.actors.stake,
         )  # fmt: skip
         self._handlers: dict[type[Message], Callable[[Peer, Any], None]] = {
             **self._describing.handlers,
@@ -297,18 +298,24 @@ class NodeDaemon:
             else:
                 doomed.append(worker)
                 self.workers.kill(worker)
+        running = self.events.log.running_in(process_id)
+        ran = running[0].name if running else ""
         self.events.log.forget(process_id)
         self.events.record(WORKER, process_id, "dead", "")
         self.actors.process_lost(process_id)
-        self._burials.begin(process_id, doomed, partial(self._bury, ended, lease_id, owner))
+        self._burials.begin(
+            process_id,
+            doomed,
+            partial(self._bury, ended, lease_id, owner, ran),
+        )
         self._burials.gone(process_id)
         self.leases.perform_pool(pool_commands)
         self.leases.perform(commands)
 
-    def _bury(self, ended: WorkerExit, lease_id: bytes | None, owner: bytes | None) -> None:
+    def _bury(self, ended: WorkerExit, lease_id: bytes | None, owner: bytes | None, ran: str) -> None:
         """Nothing runs any more for the sake of this process."""
         cause, facts = self.watching.cause_of(ended, owner)
-        if not self.actors.lost(ended) and lease_id is not None and owner is not None:
+        if not self.actors.lost(ended, cause, facts, ran) and lease_id is not None and owner is not None:
             lost = WorkerLost(
                 lease_id, ended.handle.process_id, ended.handle.pid, ended.exit_code, ended.term_signal,
                 ended.stderr_tail, ended.why, cause, facts,

@@ -18,6 +18,7 @@ from nbray.core.memory_watch import (
     Ease,
     End,
     Level,
+    Loss,
     MemoryWatch,
     Room,
     choose,
@@ -51,6 +52,7 @@ class MemoryGuard:
         send: delivers a message to a process.
         tell: says something to people, with a kind for programs.
         call_later: calls back on the loop after a delay in seconds.
+        stake: what would be lost with an actor's process, and what it may hold; None: it is no actor.
     """
 
     def __init__(
@@ -66,7 +68,9 @@ class MemoryGuard:
         send: Callable[[bytes, Message], object],
         tell: Callable[[str, str], object],
         call_later: Callable[[float, Callable[[], None]], object],
+        stake: Callable[[bytes], tuple[Loss, int] | None],
     ) -> None:
+        self._stake = stake
         self._budget = budget
         self._watch = MemoryWatch(threshold)
         self._scheduler = scheduler
@@ -172,6 +176,7 @@ class MemoryGuard:
 
     def _candidates(self) -> list[Candidate]:
         found = []
+        inherited_bytes = procfs.anonymous_bytes(self._workers().zygote.pid)  # what all were forked with
         for request in self._scheduler.leases():
             process_id = self._pool.worker_of(request.lease_id)
             handle = self._workers().handles.get(process_id or b"")
@@ -179,8 +184,14 @@ class MemoryGuard:
                 continue
             running = self._log.running_in(process_id)
             began_s = running[-1].since_us / 1e6 if running else time.time()
-            retriable = not any(task.once for task in running)
-            found.append(Candidate(process_id, began_s, retriable, procfs.private_bytes(handle.pid)))
+            held_bytes = procfs.private_bytes(handle.pid)
+            stake = self._stake(process_id)
+            if stake is None:
+                loss, is_over = Loss.RESULT if any(task.once for task in running) else Loss.TIME, False
+            else:
+                loss, quota_bytes = stake
+                is_over = 0 < quota_bytes < held_bytes - inherited_bytes
+            found.append(Candidate(process_id, began_s, loss, held_bytes, is_over))
         return found
 
     def cause_of(self, ended: WorkerExit, owner: bytes | None) -> tuple[str, dict[str, Any]]:

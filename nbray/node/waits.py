@@ -22,6 +22,7 @@ from nbray.wire.waiting_messages import (
     DescribeWaits,
     GetWaits,
     LeaseFacts,
+    LifeFacts,
     QueueFacts,
     WaitFacts,
     WaitsDescribed,
@@ -52,7 +53,8 @@ class Waits:
         stored: the state of an object in the store, "" if it is not known there.
         ages: since when the head of a queue was seen to wait, by lease ID, in seconds from now.
         paused: why no lease is given for the moment; "" as a rule.
-        answered: told of each process that answers, for whatever question.
+        answered: told of each process that answers, for whatever question, and what it said.
+        actors: those that are not dead: of those that are up only the ones in these processes.
     """
 
     def __init__(
@@ -65,8 +67,10 @@ class Waits:
         stored: Callable[[bytes], str],
         ages: Callable[[bytes], float],
         paused: Callable[[], str],
-        answered: Callable[[bytes], None],
+        answered: Callable[[WaitFacts], None],
+        actors: Callable[[set[bytes]], list[LifeFacts]],
     ) -> None:
+        self._actors = actors
         self._scheduler = scheduler
         self._pool = pool
         self._processes = processes
@@ -122,7 +126,8 @@ class Waits:
         self.ask(message.object_ids, answer, message.with_stacks)
 
     def _on_described(self, process_id: bytes, message: WaitsDescribed) -> None:
-        self._answered(process_id)
+        if process_id == message.facts.process_id:
+            self._answered(message.facts)
         question = self._open.get(message.number)
         if question is None or process_id not in question.waiting:
             return  # too late, or only looked at
@@ -138,16 +143,25 @@ class Waits:
 
     def _report(self, described: list[WaitFacts], object_ids: list[bytes]) -> WaitsReport:
         known = [(object_id, state) for object_id in object_ids if (state := self._stored(object_id))]
+        running = {facts.process_id for facts in described if facts.running}
         total = self._scheduler.snapshot()["total"]
         return WaitsReport(
-            0, total, described, self.workers(), self._leases(), self._queues(), self._paused(), known
+            0,
+            total,
+            described,
+            self.workers(),
+            self._leases(),
+            self._queues(),
+            self._paused(),
+            known,
+            self._actors(running),
         )
 
     def _leases(self) -> list[LeaseFacts]:
         return [
             LeaseFacts(
                 self._pool.worker_of(request.lease_id) or b"", request.name, dict(request.shape),
-                request.state is RequestState.BLOCKED, False,
+                request.state is RequestState.BLOCKED, request.for_life,
             )
             for request in self._scheduler.leases()
         ]  # fmt: skip

@@ -13,9 +13,11 @@ from functools import partial
 from typing import Any
 
 from nbray.core import progress
-from nbray.core.lease_requests import RequestState
+from nbray.core.lease_requests import Request, RequestState
+from nbray.core.memory_watch import Loss
 from nbray.core.progress import Look, Progress
-from nbray.core.scheduler import Scheduler
+from nbray.core.scheduler import Scheduler, Waiting
+from nbray.core.starving import Holding, Starving, Wanting
 from nbray.core.wait_chain import cycle_words, how_stopped
 from nbray.core.waits import Known
 from nbray.core.workers import WorkerPool
@@ -27,7 +29,7 @@ from nbray.store.budget import MemoryBudget
 from nbray.transport import procfs
 from nbray.transport.aio import Peer
 from nbray.wire.base import Message
-from nbray.wire.waiting_messages import EndAttempt, Notice, WaitsReport
+from nbray.wire.waiting_messages import EndAttempt, LifeFacts, Notice, WaitFacts, WaitsReport
 
 _PERIOD_S = 1.0
 #: A worker that waits for so long may be part of a cycle; those of ordinary nested tasks do not.
@@ -48,6 +50,9 @@ class Watching:
         call_later: calls back on the loop after a delay in seconds.
         give: gives back memory that the store does not need.
         release: lets a lease that was held back have its worker.
+        actors: the actors that are not dead; see ``Waits``.
+        actor_in: what people call the actor that a process is; "" if it is none.
+        stake: see ``MemoryGuard``.
     """
 
     def __init__(
@@ -65,7 +70,13 @@ class Watching:
         call_later: Callable[[float, Callable[[], None]], object],
         give: Callable[[], int],
         release: Callable[[bytes], object],
+        actors: Callable[[set[bytes]], list[LifeFacts]],
+        actor_in: Callable[[bytes], str],
+        stake: Callable[[bytes], tuple[Loss, int] | None],
     ) -> None:
+        self._actor_in = actor_in
+        self._starving = Starving()
+        self._blocked: dict[bytes, float] = {}  # processes that wait and keep their leases, and since when
         self._scheduler = scheduler
         self._pool = pool
         self._workers = workers
@@ -79,7 +90,18 @@ class Watching:
         self._seen: dict[bytes, float] = {}  # leases that are blocked, or head a queue, and since when
         self._causes: dict[bytes, tuple[str, dict[str, Any]]] = {}
         self.memory = MemoryGuard(
-            budget, threshold, scheduler, pool, workers, log, give, release, send, self.tell, call_later
+            budget,
+            threshold,
+            scheduler,
+            pool,
+            workers,
+            log,
+            give,
+            release,
+            send,
+            self.tell,
+            call_later,
+            stake,
         )
         self._waits = Waits(
             scheduler,
@@ -91,6 +113,7 @@ class Watching:
             self._age_s,
             self.memory.paused,
             self._on_answer,
+            actors,
         )
         self.handlers: dict[type[Message], Callable[[Peer, Any], None]] = {
             **self._waits.handlers,
@@ -121,6 +144,7 @@ class Watching:
         """Why a worker that is gone was ended; "" if nobody here did that."""
         by_memory = self.memory.cause_of(ended, owner)
         self._told.pop(ended.handle.process_id, None)
+        self._blocked.pop(ended.handle.process_id, None)
         return self._causes.pop(ended.handle.process_id, by_memory)
 
     def _on_end_attempt(self, asker: bytes, message: EndAttempt) -> None:
@@ -144,10 +168,17 @@ class Watching:
             return
         now_s = time.monotonic()
         self._look_at_workers(now_s)
+        self._look_for_starving(now_s, leases, waiting)
         blocked = [request.lease_id for request in leases if request.state is RequestState.BLOCKED]
+        waiting_actors = [
+            (lease_id, since_s)
+            for process_id, since_s in self._blocked.items()
+            if (lease_id := self._pool.serves(process_id)) is not None
+        ]
         watched = [*blocked, *(each.head.lease_id for each in waiting)]
         self._seen = {lease_id: self._seen.get(lease_id, now_s) for lease_id in watched}
         lasting = {lease_id for lease_id in blocked if now_s - self._seen[lease_id] >= _BLOCKED_S}
+        lasting |= {lease_id for lease_id, since_s in waiting_actors if now_s - since_s >= _BLOCKED_S}
         if self._search.is_due(now_s, lasting):
             self._ask_round(Known(), 0)
 
@@ -168,7 +199,25 @@ class Watching:
         self._progress.look(now_s, looks, commands)
         self._perform(commands)
 
-    def _on_answer(self, process_id: bytes) -> None:
+    def _look_for_starving(self, now_s: float, leases: list[Request], waiting: list[Waiting]) -> None:
+        """Who waits for what actors keep for life: that is no cycle, and may end at any time, or never."""
+        wanting = [
+            Wanting(each.head.lease_id, _wanted_by(each), each.number, each.head.shape, tuple(each.lacking))
+            for each in waiting
+            if each.feasible and each.lacking
+        ]
+        holdings = [Holding(lease.name, lease.shape, lease.for_life) for lease in leases]
+        for text in self._starving.look(now_s, wanting, holdings):
+            self.tell("starving", text)
+
+    def _on_answer(self, facts: WaitFacts) -> None:
+        process_id = facts.process_id
+        waits = any(run.blocked for run in facts.running)
+        if not waits:
+            self._blocked.pop(process_id, None)
+        elif self._actor_in(process_id):
+            # It keeps its lease, so nobody else says that it waits. Looks are a second apart.
+            self._blocked.setdefault(process_id, time.monotonic() - min(_PERIOD_S, facts.running[0].age_s))
         commands: list[progress.Command] = []
         self._progress.answered(process_id, commands)
         self._perform(commands)
@@ -192,7 +241,9 @@ class Watching:
         known = Known()
         known.add_report(report)
         name = known.heads.get(command.process_id)
-        who = f"worker pid {handle.pid}" + (f", which runs task {name}," if name else "")
+        actor = self._actor_in(command.process_id)
+        who = f"{actor} (pid {handle.pid})" if actor else f"worker pid {handle.pid}"
+        who += f", which runs {'call' if actor else 'task'} {name}," if name else ""
         self._told[command.process_id] = who
         if isinstance(command, progress.Stopped):
             what = f"{how_stopped(command.state)} and has made no progress for {command.age_s:.0f} s"
@@ -201,7 +252,7 @@ class Watching:
                 f"neither answers nor uses a core, for {command.age_s:.0f} s (state {command.state}): it "
                 "seems to hang in native code"
             )
-        remedy = _remedy(handle.pid, isinstance(command, progress.Stopped))
+        remedy = _remedy(handle.pid, isinstance(command, progress.Stopped), bool(actor))
         self.tell("no_progress", f"{who} {what}. {remedy}")
 
     # --- tasks that wait for each other --------------------------------------------------------------------
@@ -230,8 +281,14 @@ class Watching:
             )
 
 
-def _remedy(pid: int, is_stopped: bool) -> str:
+def _wanted_by(each: Waiting) -> str:
+    return each.head.name if each.head.for_life else f"task {each.head.name}"
+
+
+def _remedy(pid: int, is_stopped: bool, is_actor: bool) -> str:
     lets_go = f"kill -CONT {pid} lets it go on, " if is_stopped else ""
+    if is_actor:
+        return f"{lets_go}nbray.kill(handle) or kill -9 {pid} ends it, and it is restarted if it may be."
     return (
         f"{lets_go}kill -9 {pid} lets its task run again elsewhere; task_timeout_s, of init() or of the "
         "task, does that by itself."

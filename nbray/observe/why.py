@@ -68,6 +68,8 @@ def _details(link: Link) -> list[str]:
 
 
 def _holder(holder: dict[str, Any]) -> str:
+    if holder["running_s"] is None:
+        return f"held by {holder['task']}, pid {holder['pid']}, for its life"
     doing = "waited" if holder["blocked"] else "run"
     return f"held by {holder['task']}, pid {holder['pid']}, which has {doing} for {_age(holder['running_s'])}"
 

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from nbray.core import actor_calls
 from nbray.core.actor_calls import Creation, Route, RouteState
 from nbray.core.actor_record import ActorState
+from nbray.core.dying import CAUSE_LATE_S
 from nbray.core.kept_calls import KeptCalls
 from nbray.core.references import Entry
 from nbray.core.tasks import Task, TaskSpec, TaskState
-from nbray.model.errors import RayActorError
 from nbray.model.limits import PROTOCOL_VERSION
 from nbray.runtime.actor_creation import Creations
 from nbray.runtime.links import Link
@@ -30,7 +30,9 @@ from nbray.runtime.refs import ObjectRef, make_ref
 from nbray.runtime.replay import Replays
 from nbray.runtime.task_arguments import BULKY_BYTES, MANY
 from nbray.runtime.task_errors import serialize_system_error
+from nbray.runtime.worker_errors import actor_error, tell_nobody, tell_unborn
 from nbray.wire.actor_messages import (
+    ActorLinkLost,
     ActorSpec,
     ActorUpdate,
     KillActor,
@@ -57,11 +59,12 @@ _DEAD = RouteState.DEAD
 class Contact:
     """What this process knows of an actor beside the route: ``Route.host``."""
 
-    __slots__ = ("class_name", "entry", "is_unhandled", "link", "numbers", "ref", "specs")
+    __slots__ = ("class_name", "entry", "is_unborn", "is_unhandled", "link", "numbers", "ref", "specs")
 
     def __init__(self, class_name: str, entry: Entry | None) -> None:
         self.class_name = class_name
         self.entry = entry  # of the object that its handles hold; None: they hold none
+        self.is_unborn = False  # its constructor failed
         self.is_unhandled = False  # no handle is left here; it is watched for the sake of kept calls
         self.ref: ObjectRef | None = None  # while calls are under way
         self.link: Link | None = None
@@ -82,6 +85,7 @@ class Actors:
         self._arguments = process.submitter.arguments
         self._of_entry: dict[bytes, bytes] = {}  # object that handles hold -> actor
         self._quiet: list[Route] = []
+        self._closed: list[tuple[float, Route, bytes]] = []  # when a connection to which process closed
         self._replays = Replays(process)
         self._creations = Creations(process, self)
         self._objects.handle_objects = self._of_entry
@@ -168,7 +172,7 @@ class Actors:
         route = task.spec.pooled
         if type(route) is Route:
             if route.state is RouteState.DEAD:  # whatever the arguments will be
-                self._submitter.pass_on(task, route.error)
+                self._dead(route, task)
                 return
             actor_calls.hold_place(route, task)
             self._hold(route)
@@ -186,7 +190,7 @@ class Actors:
 
     def _may_go(self, route: Route, task: Task) -> bool:
         if route.state is RouteState.DEAD:
-            self._submitter.pass_on(task, route.error)
+            self._dead(route, task)
             return False
         if task.dependencies:
             error = self._arguments.error(task)
@@ -302,6 +306,13 @@ class Actors:
         route: Route | None = link.lease
         if route is not None:
             actor_calls.disconnected(route)
+            self._suspect(route, link.process_id)
+
+    def _suspect(self, route: Route, process_id: bytes) -> None:
+        """It does not talk to us: dead, as a rule. If the daemon says nothing of it soon it is to look."""
+        now_s = _monotonic()
+        self._closed.append((now_s, route, process_id))
+        self._loop.arm(now_s + CAUSE_LATE_S)
 
     def on_update(self, update: ActorUpdate) -> None:
         """The daemon tells how an actor is."""
@@ -322,6 +333,7 @@ class Actors:
     def _part(self, route: Route, update: ActorUpdate) -> None:
         """The process that it was connected to is gone."""
         contact: Contact = route.host
+        self._closed = [each for each in self._closed if each[1] is not route]
         if contact.link is not None:
             self._submitter.links.bury(contact.link)
             contact.link.lease = None
@@ -335,11 +347,12 @@ class Actors:
         if failed:
             error = self._death_of(route, update)
             for task in failed:
-                self._submitter.pass_on(task, error)
+                self._submitter.pass_on(task, error, tell_nobody)
             self._quieten(route)
 
     def _on_death(self, route: Route, update: ActorUpdate) -> None:
         error = update.error or self._death_of(route, update)
+        route.host.is_unborn = bool(update.error)
         self._replays.died(route)
         calls = actor_calls.died(route, error)
         if not route.in_order:  # those that wait for arguments stand in no queue
@@ -349,17 +362,21 @@ class Actors:
                 if task.spec.pooled is route and task.state is TaskState.WAITING
             ]
         for task in calls:
-            self._submitter.pass_on(task, error)
+            self._dead(route, task)
         if route.host.is_unhandled:
             self._leave(route)
         else:
             self._quieten(route)
 
+    def _dead(self, route: Route, task: Task) -> None:
+        """A call of a dead actor ends."""
+        contact: Contact = route.host
+        # A process that died was told of by the daemon, and an end that was wanted is no news.
+        self._submitter.pass_on(task, route.error, tell_unborn if contact.is_unborn else tell_nobody)
+
     def _death_of(self, route: Route, update: ActorUpdate) -> bytes:
         contact: Contact = route.host
-        return serialize_system_error(
-            RayActorError(class_name=contact.class_name, actor_id=route.actor_id.hex(), why=update.why)
-        )
+        return serialize_system_error(actor_error(contact.class_name, route.actor_id, update))
 
     def _connect(self, route: Route, update: ActorUpdate) -> None:
         contact: Contact = route.host
@@ -368,6 +385,7 @@ class Actors:
                 update.process_id, update.endpoint, self._on_message, self._on_closed
             )
         except OSError:  # it died this moment: there will be news
+            self._suspect(route, update.process_id)
             return
         link.lease = route
         contact.link = link
@@ -414,7 +432,12 @@ class Actors:
             self._creations.released(actor_id)
 
     def housekeeping(self, now_s: float) -> None:
-        """Let go of actors that were not called for a moment."""
+        """Let go of actors that were not called for a moment; have those looked at that do not talk to us."""
+        late = [each for each in self._closed if now_s >= each[0] + CAUSE_LATE_S]
+        if late:
+            self._closed = [each for each in self._closed if each not in late]
+            for _since_s, route, process_id in late:
+                self._process.tell_daemon(ActorLinkLost(route.actor_id, process_id))
         if not self._quiet:
             return
         quiet, self._quiet = self._quiet, []

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from nbray.core import cancellation
+from nbray.core.actor_calls import Creation, Route
 from nbray.core.cancellation import Cancellations
 from nbray.core.leases import Lease, LeasePool
 from nbray.core.tasks import Task, TaskEvent, TaskSpec, TaskState, TaskTable
@@ -25,6 +26,7 @@ from nbray.runtime.task_errors import serialize_system_error
 from nbray.wire.base import Message
 from nbray.wire.cancel_messages import CancelOf, CancelTask, SignalWorker
 from nbray.wire.messages import WorkerLost
+from nbray.wire.waiting_messages import CALL, GetWaits, WaitsReport
 
 if TYPE_CHECKING:
     from nbray.runtime.objects import Objects
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 _monotonic = time.monotonic
 #: A request for a worker that is of no more use is cancelled after this.
 _SOON_S = 0.025
+_OF_ACTORS = (Route, Creation)
 
 
 class Cancelling:
@@ -74,7 +77,11 @@ class Cancelling:
 
     def of_cell(self, cell: str) -> list[bytes]:
         """The tasks that a cell of the notebook submitted and that are not over."""
-        return [task.task_id for task in self._tasks.tasks.values() if task.spec.cell == cell]
+        return [
+            task.task_id
+            for task in self._tasks.tasks.values()
+            if task.spec.cell == cell and type(task.spec.pooled) not in _OF_ACTORS
+        ]
 
     def cancel(self, task_ids: Iterable[bytes], force: bool) -> int:
         """Cancel own tasks. Returns how many of them were not over."""
@@ -93,7 +100,9 @@ class Cancelling:
 
     def asked(self, message: CancelOf) -> None:
         """Another process cancels one of ours."""
-        self.cancel([message.task_id], message.force)
+        task = self._tasks.tasks.get(message.task_id)
+        if task is not None and type(task.spec.pooled) not in _OF_ACTORS:  # if it could not ask before
+            self.cancel([message.task_id], message.force)
 
     def _cancel(self, task: Task, force: bool, now_s: float, out: list[cancellation.Command]) -> None:
         was_queued = task.state is TaskState.QUEUED
@@ -170,6 +179,7 @@ def cancel_all(process: Process, refs: Iterable[ObjectRef], force: bool) -> None
     """Cancel the tasks that make these objects, whoever owns them; those that are there are no matter.
 
     Raises:
+        TypeError: a call of an actor makes one of them. Nothing is cancelled then.
         NbrayError: the session is lost, or a reference is another session's.
     """
     own: dict[bytes, None] = {}
@@ -178,10 +188,35 @@ def cancel_all(process: Process, refs: Iterable[ObjectRef], force: bool) -> None
         entry = process.gets.entry(ref)
         task_id = entry.object_id[: ids.TASK_ID_BYTES]
         if entry.owner is None:
+            site = entry.site
+            if type(site) is TaskSpec and type(site.pooled) in _OF_ACTORS:
+                raise _refused(site.name)
             own[task_id] = None
         elif entry.value is None:
             others[entry.owner, task_id] = None
+    if others:
+        _check_others(process, {task_id for _owner, task_id in others})
     with process.loop.guard, process.loop.lock:
         process.submitter.cancelling.cancel(own, force)
         for owner, task_id in others:
             process.tell_daemon(CancelOf(owner, task_id, force))
+
+
+def _check_others(process: Process, task_ids: set[bytes]) -> None:
+    """Their owners know which are calls of actors. One that does not answer in time is asked all the same."""
+    report = process.ask(
+        lambda number: GetWaits(number, [ids.result_id(each, 0) for each in task_ids], False)
+    )
+    assert isinstance(report, WaitsReport)
+    for facts in report.processes:
+        for task in facts.tasks:
+            if task.kind == CALL and task.task_id in task_ids:
+                raise _refused(task.name)
+
+
+def _refused(name: str) -> TypeError:
+    return TypeError(
+        f"nbray.cancel() takes the reference of a task's result, and {name} is a call of an actor: its state "
+        "would be left as the call happened to leave it. Let the method look now and then whether to stop "
+        "(one with max_concurrency above 1 can be told meanwhile), or end the actor with nbray.kill(handle)."
+    )

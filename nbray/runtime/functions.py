@@ -140,8 +140,8 @@ class Imports:
     def define(self, message: DefineFunction) -> None:
         self._defined[message.function_id] = message
 
-    def load(self, key: bytes) -> Callable[..., Any]:
-        """The function.
+    def load(self, key: bytes, kind: str = "register_remote_function") -> Callable[..., Any]:
+        """The function; ``kind``: of what people are told if there is none.
 
         Raises:
             SerializationError: what it needs cannot be imported here. Each time: it may come yet.
@@ -155,11 +155,12 @@ class Imports:
                 function = deserialize(message.pickled)
             except Exception as exc:
                 reason = exc.reason if isinstance(exc, SerializationError) else reason_of(exc)
-                path = f"Remote function {message.name} was not imported properly: its code"
+                what = "Actor class" if kind == "register_actor" else "Remote function"
+                path = f"{what} {message.name} was not imported properly: its code"
                 error = SerializationError(path=path, reason=reason, reading=True)
                 if key not in self._failed:
                     self._failed.add(key)
-                    push("register_remote_function", str(error))
+                    push(kind, str(error))
                 raise error from exc
             self._loaded[key] = function
         return function

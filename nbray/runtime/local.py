@@ -271,7 +271,7 @@ class LocalProcess(Process):
                 self.pushed.drain()
                 return Errors(0, self._errors.all())
         if isinstance(question, GetWaits):
-            return WaitsReport(0, self.welcome.resources, [], [], [], [], "", [])
+            return WaitsReport(0, self.welcome.resources, [], [], [], [], "", [], [])
         answer = self.actors.answer(question)
         if answer is not None:
             return answer

@@ -25,7 +25,7 @@ from nbray.core.actors import DEAD_REMEMBERED
 from nbray.core.references import Entry
 from nbray.core.tasks import TaskSpec
 from nbray.model import ids
-from nbray.model.errors import RayActorError
+from nbray.model.actor_errors import RayActorError
 from nbray.runtime.actors import Actors, Contact
 from nbray.runtime.refs import ObjectRef, make_ref
 from nbray.runtime.serialization import serialize

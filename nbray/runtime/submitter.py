@@ -33,7 +33,7 @@ from nbray.runtime.relief import Relief
 from nbray.runtime.task_arguments import BULKY_BYTES, MANY, TaskArguments
 from nbray.runtime.task_errors import serialize_system_error
 from nbray.runtime.time_limits import TimeLimits
-from nbray.runtime.worker_errors import new_poison, tell_failed, tell_not_run, worker_error
+from nbray.runtime.worker_errors import Teller, new_poison, tell_failed, tell_not_run, worker_error
 from nbray.transport.channel import Channel
 from nbray.wire import messages
 from nbray.wire.base import Descriptor, Message
@@ -89,7 +89,7 @@ class Submitter:
         self.links = Links(loop)
         self.cancelling = Cancelling(self.tasks, self.pool, loop, tell_daemon, record, self._send)
         self._touched: list[Lease] = []
-        self._doomed: deque[tuple[Task, bytes]] = deque()  # an argument of theirs is an error
+        self._doomed: deque[tuple[Task, bytes, Teller]] = deque()  # an argument of theirs is an error
         self._dying = Dying()
         self._poison = new_poison()
         self.relief = Relief(self.tasks, self.argument_ready, loop.arm)
@@ -164,16 +164,17 @@ class Submitter:
         if self._touched or self.arguments.parked:
             self.after_batch()
 
-    def pass_on(self, task: Task, error: bytes) -> None:
+    def pass_on(self, task: Task, error: bytes, tell: Teller = tell_not_run) -> None:
         """End a task, and then those that this ends: one by one, since a chain of them may be long."""
         if task.state is TaskState.FAILED:  # such a chain has ended it
             return
         self.tasks.given_up(task)  # at once: nobody may send it while others are ended
-        self._doomed.append((task, error))
+        self._doomed.append((task, error, tell))
         if len(self._doomed) == 1:
             while self._doomed:
-                tell_not_run(*self._doomed[0])
-                self._finish(*self._doomed[0])
+                task, error, tell = self._doomed[0]
+                tell(task, error)
+                self._finish(task, error)
                 self._doomed.popleft()
 
     # --- commands --------------------------------------------------------------------------------

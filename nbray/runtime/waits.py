@@ -16,14 +16,18 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from nbray.core.actor_calls import Creation, Route, RouteState
 from nbray.core.leases import LeaseState
 from nbray.core.references import Away, Entry
 from nbray.core.tasks import Task, TaskState
+from nbray.model import ids
 from nbray.model.ids import TASK_ID_BYTES
 from nbray.runtime.describing import state_of
 from nbray.runtime.waiting import AllOf
 from nbray.wire.memory_messages import PENDING
 from nbray.wire.waiting_messages import (
+    CALL,
+    CONSTRUCTOR,
     HELD_BACK,
     PUSHED,
     QUEUED,
@@ -95,12 +99,17 @@ def describe(process: Process, object_ids: Iterable[bytes], with_stacks: bool) -
         if task is not None and task.task_id not in tasks:
             known = tasks[task.task_id] = _task(process, task, places)
             asked += [missing for missing, _owner in known.missing]
+            asked += [ids.result_id(each, 0) for each in (known.behind, known.actor_id) if each]
     role = "worker" if process.address.endpoint else "driver"
     heads = [
         (getattr(lease.host, "process_id", b""), lease.inflight[0].name)
         for lease in process.submitter.pool.by_id.values()
         if lease.inflight
     ]
+    for route in process.actors.routes.values():
+        if route.inflight:
+            oldest = next(iter(route.inflight.values()))
+            heads.append((getattr(route.host.link, "process_id", b""), oldest.name))
     return WaitFacts(
         process.process_id, os.getpid(), role, running, list(objects.values()), list(tasks.values()), heads
     )
@@ -114,11 +123,19 @@ def _object(object_id: bytes, entry: Entry | None, task: Task | None) -> ObjectF
 
 
 class _Places:
-    """Where pushed tasks are: looked up once, and only if somebody asks."""
+    """Where pushed tasks, and calls, are: looked up once, and only if somebody asks."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
         self._known: dict[bytes, tuple[bytes, int]] | None = None
+        self._calls: dict[bytes, dict[bytes, tuple[int, bytes]]] = {}  # by actor
+
+    def of_call(self, route: Route, task: Task) -> tuple[int, bytes]:
+        """How many calls of this process come before it, and one of these that it waits for."""
+        known = self._calls.get(route.actor_id)
+        if known is None:
+            known = self._calls[route.actor_id] = _order(route)
+        return known.get(task.task_id, (0, b""))
 
     def of(self, task: Task) -> tuple[bytes, int]:
         """The worker's process ID, and how many run before it there."""
@@ -144,11 +161,37 @@ def _task(process: Process, task: Task, places: _Places) -> TaskFacts:
                 if len(missing) == NEEDS_MAX:
                     break
     process_id, ahead = places.of(task) if task.state is TaskState.PUSHED else (b"", 0)
+    kind, actor_id, behind = TASK, b"", b""
+    pooled = task.spec.pooled
+    if type(pooled) is Creation:
+        kind, actor_id = CONSTRUCTOR, task.task_id
+    elif type(pooled) is Route:
+        kind, actor_id = CALL, pooled.actor_id
+        ahead, behind = places.of_call(pooled, task)
+        if task.state is TaskState.PUSHED:
+            process_id = getattr(pooled.host.link, "process_id", b"")
     return TaskFacts(
-        task.task_id, TASK, task.name, state, task.attempt + 1, max(0, task.max_retries + 1),
+        task.task_id, kind, task.name, state, task.attempt + 1, max(0, task.max_retries + 1),
         dict(task.shape), missing, max(task.missing, len(missing)) if state == WAITING else 0,
         process_id, ahead, task.task_id in process.submitter.recomputing.lineage,
+        actor_id, behind,
     )  # fmt: skip
+
+
+def _order(route: Route) -> dict[bytes, tuple[int, bytes]]:
+    """Of each call that is not over: how many come before it, and one of these that it waits for."""
+    order: dict[bytes, tuple[int, bytes]] = {}
+    for call in route.inflight.values():
+        order[call.task_id] = (len(order), b"")
+    oldest = next(iter(order), b"") if route.state is RouteState.OPEN else b""
+    unready = b""
+    for call in route.queue:
+        if call.state not in (TaskState.WAITING, TaskState.QUEUED):
+            continue
+        order[call.task_id] = (len(order), unready or oldest)
+        if call.state is TaskState.WAITING and not unready:
+            unready = call.task_id
+    return order
 
 
 # --- what runs ------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from typing import Any
 
 from nbray.api.actors import is_dead
 from nbray.api.objects import get, wait
-from nbray.model.errors import RayActorError, RayTimeoutError
+from nbray.model.actor_errors import RayActorError
+from nbray.model.errors import RayTimeoutError
 from nbray.runtime.refs import ObjectRef
 
 #: Calls a method of an actor with a value: ``lambda actor, value: actor.work.remote(value)``.

@@ -9,6 +9,8 @@ The node daemon supervises the actors of the processes on its node; ``core.actor
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from nbray.wire.base import Message, Value
@@ -39,6 +41,7 @@ class ActorSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     depth: int
     cell: str
     threads: int  # that numeric libraries may use in it
+    memory_bytes: int = 0  # that it may hold for itself; 0: nobody looks
 
 
 class SavedCheckpoint(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -133,15 +136,33 @@ class WatchActor(Message, frozen=True):
     class_name: str
 
 
+class ActorLinkLost(Message, frozen=True):
+    """Caller -> daemon: this process of it closed our connection; if it lives, it is of no use."""
+
+    actor_id: bytes
+    process_id: bytes
+
+
 class UnwatchActor(Message, frozen=True):
     actor_id: bytes
+
+
+class ActorEnd(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How a process ended that nobody had told to. ``cause`` and ``facts`` are as in ``WorkerLost``."""
+
+    pid: int
+    exit_code: int
+    term_signal: int
+    stderr_tail: str
+    cause: str
+    facts: dict[str, Any]
 
 
 class ActorUpdate(Message, frozen=True):
     """Daemon -> caller. ``state`` is a ``core.actors.ActorState``.
 
     ``endpoint`` and ``process_id`` are of a living one. Of a dead one ``error`` is what its constructor
-    raised, empty if it died otherwise; ``why`` is a sentence for people.
+    raised, empty if it died otherwise; ``why`` is a sentence for people. ``end`` is of its last process.
     """
 
     actor_id: bytes
@@ -153,6 +174,7 @@ class ActorUpdate(Message, frozen=True):
     error: bytes
     why: str
     restarts_left: int
+    end: ActorEnd | None = None
 
 
 class NameActor(Message, frozen=True):

@@ -24,6 +24,7 @@ import msgspec
 from nbray.model.store_plan import StorePlan
 from nbray.wire.actor_messages import (
     ActorLeft,
+    ActorLinkLost,
     ActorList,
     ActorNamed,
     ActorStarted,
@@ -459,5 +460,5 @@ ALL: tuple[type[Message], ...] = (
     UnwatchActor, ActorUpdate, NameActor, FindActor, ActorNamed, GetActors, ActorList,
     CancelTask, CancelOf, SignalWorker, RunInline, InlineDeclined,
     GetWaits, DescribeWaits, WaitsDescribed, WaitsReport, Notice, EndAttempt, MemoryEased,
-    CheckpointSaved, StateHas, CallsCovered,
+    CheckpointSaved, StateHas, CallsCovered, ActorLinkLost,
 )  # fmt: skip

@@ -15,8 +15,8 @@ from nbray.wire.base import Message
 
 #: ``TaskFacts.state``.
 WAITING, QUEUED, PUSHED, HELD_BACK = "waiting", "queued", "pushed", "held back"
-#: ``TaskFacts.kind``. A call of an actor will be another: it waits for its actor, not for a lease.
-TASK = "task"
+#: ``TaskFacts.kind``. A call, and a constructor, wait for their actor, not for a lease.
+TASK, CALL, CONSTRUCTOR = "task", "call", "constructor"
 #: ``WorkerLost.cause``: why the daemon, or the kernel, ended a worker.
 BY_MEMORY, BY_TIMEOUT = "memory", "timeout"
 
@@ -29,6 +29,9 @@ class TaskFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     ``missing`` are the first of ``missing_count`` arguments that are not there. ``process_id`` is the worker
     that it was pushed to, where ``ahead`` others run before it. ``max_attempts`` is 0 without a limit.
+
+    Of a call of an actor ``ahead`` counts the calls of the same caller that were made before it and are not
+    over; ``behind``, if not empty, is one of these that it certainly waits for.
     """
 
     task_id: bytes
@@ -43,6 +46,8 @@ class TaskFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
     process_id: bytes
     ahead: int
     again: bool = False  # it was done, and what it made was lost
+    actor_id: bytes = b""  # whose call it is
+    behind: bytes = b""
 
 
 class ObjectFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -98,6 +103,23 @@ class LeaseFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
     shape: dict[str, int]
     blocked: bool
     lasting: bool
+
+
+class LifeFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An actor that is not dead: ``state`` is a ``core.actor_record.ActorState``, ``shape`` what it needs.
+
+    ``declared``: its owner has said all that its constructor takes.
+    """
+
+    actor_id: bytes
+    class_name: str
+    owner: bytes
+    state: str
+    process_id: bytes
+    shape: dict[str, int]
+    declared: bool
+    age_s: float  # of the state
+    infeasible: str = ""  # why this node can never have it
 
 
 class QueueFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -157,6 +179,7 @@ class WaitsReport(Message, frozen=True):
     queues: list[QueueFacts]
     paused: str
     stored: list[tuple[bytes, str]]  # what the store knows of the objects that were asked for
+    actors: list[LifeFacts]
 
 
 class Notice(Message, frozen=True):

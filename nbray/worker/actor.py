@@ -1,7 +1,8 @@
 """The actor that a worker has become: its instance, its constructor, its methods, its end.
 
 Called by:  worker.executor.
-Imports:    runtime.{arguments,functions,process,serialization}, worker.{checkpoints,slow_construction}, wire.
+Imports:    runtime.{arguments,functions,process,serialization}, wire,
+            worker.{checkpoints,own_error,quota,slow_construction}.
 Never:      decides when a method runs (worker.executor does).
 
 Constructor and departure are calls like others, on a link of their own that leads nowhere, so that they run
@@ -17,7 +18,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
-from nbray.model.errors import RayActorError, SerializationError
+from nbray.model.actor_errors import RayActorError
+from nbray.model.errors import SerializationError
 from nbray.model.ids import short
 from nbray.runtime.arguments import fill_in
 from nbray.runtime.functions import Imports
@@ -28,21 +30,15 @@ from nbray.wire.actor_messages import ActorLeft, ActorStarted, StartActor
 from nbray.wire.base import Descriptor, Value
 from nbray.wire.messages import DefineTask, TaskCall
 from nbray.worker.checkpoints import Checkpoints
+from nbray.worker.own_error import OwnError
 from nbray.worker.owner_links import OwnerLink
+from nbray.worker.quota import Quota
 from nbray.worker.slow_construction import SlowConstruction
 
 #: What the two calls of ours are called by, in place of a number of their owner's.
 CONSTRUCTION, DEPARTURE = 0, 1
 _NO_ARGUMENTS = pack_scalars((), {}) or b""
 _TERMINATE = "__ray_terminate__"
-
-
-class NotImportedError(Exception):
-    """The code of an actor's class cannot be loaded here. ``error`` stands for itself: no user code ran."""
-
-    def __init__(self, error: RayActorError) -> None:
-        super().__init__(str(error))
-        self.error = error
 
 
 class Actor:
@@ -65,6 +61,7 @@ class Actor:
         self._process = process
         self._imports = imports
         self._instance: Any = None
+        self._quota = Quota(message.spec) if message.spec.memory_bytes else None
         self._slow = SlowConstruction(process, repr(self))
         process.chores.append(self._slow.housekeeping)
         linux.set_process_title(f"nbray-{message.spec.class_name}")
@@ -108,7 +105,7 @@ class Actor:
         if name == _TERMINATE:
             return self._terminate
         method: Callable[..., Any] = getattr(self._instance, name)
-        return method
+        return method if self._quota is None else self._quota.watched(name, method)
 
     def _construct(self) -> None:
         self._slow.begin()
@@ -120,9 +117,9 @@ class Actor:
     def _make_instance(self) -> None:
         spec = self.spec
         try:
-            cls = self._imports.load(spec.class_id)
+            cls = self._imports.load(spec.class_id, "register_actor")
         except SerializationError as exc:
-            raise NotImportedError(
+            raise OwnError(
                 RayActorError(
                     class_name=spec.class_name, actor_id=spec.actor_id.hex(),
                     why=f"Its class failed to be imported ({exc.reason}), so it cannot execute this method.",

@@ -38,13 +38,14 @@ from nbray.wire.base import Message, Value
 from nbray.wire.cancel_messages import CancelTask
 from nbray.wire.codec import encode
 from nbray.wire.messages import DefineTask, RunTasks, TaskAnswer, TaskCall, TasksDone
-from nbray.worker.actor import CONSTRUCTION, Actor, NotImportedError
+from nbray.worker.actor import CONSTRUCTION, Actor
 from nbray.worker.cancelling import Interrupts, with_a_frame
 from nbray.worker.job import enter_job
 from nbray.worker.leaving import Departure
 from nbray.worker.lines import Lines
 from nbray.worker.lingering import OWN_THREADS, Lingering, count_threads
 from nbray.worker.output import TaskStream
+from nbray.worker.own_error import OwnError
 from nbray.worker.owner_links import Known, OwnerLink
 from nbray.worker.threads import ThreadLimit
 from nbray.worker.tidying import Tidying
@@ -397,7 +398,8 @@ class Executor:
         return self._actor.method(known.name.rpartition(".")[2])
 
     def _failure(self, link: OwnerLink, call: TaskCall, known: Known, exc: BaseException) -> Outcome:
-        if isinstance(exc, NotImportedError):
+        if isinstance(exc, OwnError):
+            self._process.pushed.push_now(TASK, f"task {known.name} failed (pid {os.getpid()})\n{exc.error}")
             return [serialize_system_error(exc.error)], True, ()
         refs: list[ObjectRef] = []
         error = serialize_error(exc, task_name=known.name, pid=os.getpid(), refs=refs)

@@ -23,6 +23,7 @@ from nbray.core.memory_watch import (
     End,
     Give,
     Level,
+    Loss,
     MemoryWatch,
     Room,
     choose,
@@ -33,8 +34,8 @@ from nbray.core.memory_watch import (
 GIB = 1 << 30
 
 
-def candidate(name: str, began_s: float, size_bytes: int = GIB, *, retriable: bool = True) -> Candidate:
-    return Candidate(name.encode(), began_s, retriable, size_bytes)
+def candidate(name: str, began_s: float, size_bytes: int = GIB, loss: Loss = Loss.TIME) -> Candidate:
+    return Candidate(name.encode(), began_s, loss, size_bytes)
 
 
 def level(share: float, where: str = "the machine") -> Level:
@@ -49,15 +50,28 @@ def test_the_task_that_began_last_goes() -> None:
 
 
 def test_one_that_may_run_again_goes_before_a_newer_one_that_may_not() -> None:
-    again, once = candidate("again", 1), candidate("once", 9, retriable=False)
+    again, once = candidate("again", 1), candidate("once", 9, loss=Loss.RESULT)
 
     assert choose([once, again]) == again
 
 
 def test_one_that_may_not_run_again_goes_if_no_other_is_left() -> None:
-    once = candidate("once", 1, retriable=False)
+    once = candidate("once", 1, loss=Loss.RESULT)
 
     assert choose([once]) == once
+
+
+def test_actors_go_when_no_task_is_left_that_may_run_again_and_those_without_restarts_last() -> None:
+    losses = [Loss.ACTOR, Loss.RESULT, Loss.STATE, Loss.TIME]
+    some = [candidate(loss.name, 9 - loss, loss=loss) for loss in losses]
+    order = []
+    while some:
+        chosen = choose(some)
+        assert chosen is not None
+        order.append(chosen.loss)
+        some.remove(chosen)
+
+    assert order == [Loss.TIME, Loss.STATE, Loss.RESULT, Loss.ACTOR]
 
 
 def test_one_that_holds_next_to_nothing_is_let_alone() -> None:
@@ -67,7 +81,7 @@ def test_one_that_holds_next_to_nothing_is_let_alone() -> None:
 
 
 def test_one_over_its_quota_goes_first() -> None:
-    over = Candidate(b"over", 0, False, GIB, over_quota=True)
+    over = Candidate(b"over", 0, Loss.ACTOR, GIB, over_quota=True)
 
     assert choose([candidate("new", 5), over]) == over
 
@@ -78,7 +92,7 @@ def test_without_a_task_nobody_goes() -> None:
 
 candidates = st.lists(
     st.builds(
-        Candidate, st.binary(min_size=1, max_size=3), st.floats(0, 1e6), st.booleans(),
+        Candidate, st.binary(min_size=1, max_size=3), st.floats(0, 1e6), st.sampled_from(Loss),
         st.integers(0, 64 * GIB), st.just(False),
     ),
     unique_by=lambda each: each.process_id, min_size=1, max_size=12,
@@ -93,7 +107,7 @@ def test_whoever_goes_frees_something_and_nobody_was_to_go_before(some: list[Can
     worth = [c for c in some if c.private_bytes * 10 >= max(each.private_bytes for each in some)]
     assert chosen in worth
     for other in worth:
-        assert (other.retriable, other.began_s) <= (chosen.retriable, chosen.began_s)
+        assert (-other.loss, other.began_s) <= (-chosen.loss, chosen.began_s)
 
 
 @given(candidates)
@@ -107,7 +121,7 @@ def test_the_oldest_that_may_run_again_is_the_last_of_them(some: list[Candidate]
         order.append(chosen)
         equal.remove(chosen)
 
-    again = [c for c in order if c.retriable]
+    again = [c for c in order if c.loss is Loss.TIME]
     assert order[: len(again)] == again
     assert again == sorted(again, key=lambda c: -c.began_s)
 

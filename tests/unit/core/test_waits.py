@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,12 +19,15 @@ from nbray.core.waits import BY_ARGUMENT, BY_GET, BY_RESOURCES, Cause, Known
 from nbray.model.resources import CPU, GPU, UNIT
 from nbray.wire.memory_messages import FAILED, IN_STORE, INLINE, PENDING, SPILLED
 from nbray.wire.waiting_messages import (
+    CALL,
+    CONSTRUCTOR,
     HELD_BACK,
     PUSHED,
     QUEUED,
     TASK,
     WAITING,
     LeaseFacts,
+    LifeFacts,
     ObjectFacts,
     QueueFacts,
     RunningFacts,
@@ -60,6 +64,7 @@ class Story:
         self.states: dict[bytes, str] = {}
         self.paused = ""
         self.stored: list[tuple[bytes, str]] = []
+        self.actors: list[LifeFacts] = []
 
     def _task(self, name: str, state: str, **more: Any) -> None:
         facts: dict[str, Any] = {
@@ -115,9 +120,10 @@ class Story:
         ]
         known.add_report(
             WaitsReport(
-                0, {CPU: 2 * UNIT}, processes, workers, self.leases, self.queues, self.paused, self.stored
+                0, {CPU: 2 * UNIT}, processes, workers, self.leases, self.queues, self.paused, self.stored,
+                self.actors,
             )
-        )
+        )  # fmt: skip
         return known
 
     def cycle(self) -> list[str]:
@@ -365,7 +371,7 @@ def test_chain_of_a_queued_task_names_who_holds_what_it_needs() -> None:
 
     (busy,) = [link for link in links if link.kind == RESOURCES]
     assert busy.facts["holders"] == [
-        {"task": "a", "pid": 40, "shape": {GPU: UNIT}, "blocked": False, "running_s": 2.0}
+        {"task": "a", "pid": 40, "shape": {GPU: UNIT}, "blocked": False, "lasting": False, "running_s": 2.0}
     ]
     assert links[-1].name == "a"
 
@@ -410,3 +416,140 @@ def test_every_chain_ends(drawn: tuple[Story, dict[str, list[str]]]) -> None:
         links = chain(known, result(name))
         assert links[-1].kind in {"task", "cycle", "unknown"}
         assert (links[-1].kind == "cycle") is (name in endless(needs))
+
+
+# --- actors ---------------------------------------------------------------------------------------------
+
+
+class Cast(Story):
+    """With actors: each is a process of its own, and has one caller, the driver."""
+
+    def actor(self, name: str, state: str = "ALIVE", shape: Any = None, *, declared: bool = True) -> Cast:
+        process_id = process_of(name) if state in ("ALIVE", "STARTING") else b""
+        facts = LifeFacts(task_id(name), name, DRIVER, state, process_id, shape or {}, declared, 4.0)
+        self.actors.append(facts)
+        if process_id:
+            self.states[process_id] = "S"
+            self.leases.append(LeaseFacts(process_id, f"Actor {name}", shape or {}, False, True))
+        return self
+
+    def call(self, name: str, actor: str, state: str = PUSHED, behind: str = "", ahead: int = 0) -> Cast:
+        process_id = process_of(actor) if state == PUSHED else b""
+        facts = TaskFacts(
+            task_id(name), CALL, name, state, 1, 1, {}, [], 0, process_id, ahead, False, task_id(actor),
+            task_id(behind) if behind else b"",
+        )  # fmt: skip
+        self.tasks.append(facts)
+        self.objects.append(ObjectFacts(result(name), b"", PENDING, task_id(name)))
+        return self
+
+    def runs_call(self, name: str, actor: str, *awaited: str) -> Cast:
+        if not any(task.task_id == task_id(name) for task in self.tasks) and name != actor:
+            self.call(name, actor)
+        pairs = [(result(other), DRIVER) for other in awaited]
+        run = RunningFacts(
+            task_id(name), name, 1, 2.0, bool(pairs), pairs, len(pairs), len(pairs), [f"{name} at x.py:3"]
+        )
+        self.runs.append((process_of(actor), run))
+        return self
+
+    def links(self, name: str) -> list[tuple[str, str, str]]:
+        return [(link.kind, link.name, link.state) for link in chain(self.known(), result(name))]
+
+
+def test_actors_that_get_results_of_each_other_are_a_cycle() -> None:
+    story = Cast().actor("A").actor("B")
+    story.runs_call("a1", "A", "b1").runs_call("b1", "B", "a2").call("a2", "A")
+
+    assert sorted(story.cycle()) == ["a1", "a2", "b1"]
+
+
+def test_actor_that_gets_its_own_call_is_a_cycle() -> None:
+    assert sorted(Cast().actor("A").runs_call("a1", "A", "a2").call("a2", "A").cycle()) == ["a1", "a2"]
+
+
+def test_actor_that_waits_for_a_call_that_runs_is_none() -> None:
+    story = Cast().actor("A").actor("B").runs_call("a1", "A", "b1").runs_call("b1", "B")
+
+    assert story.cycle() == []
+    assert story.known().stuck() == set()
+
+
+def test_actor_that_holds_what_the_task_needs_that_it_waits_for_is_a_cycle() -> None:
+    story = Cast().actor("A", shape={CPU: UNIT}).runs_call("a1", "A", "f")
+    story.queued("f", {CPU: UNIT}, [CPU])
+
+    assert sorted(story.cycle()) == ["a1", "f"]
+
+
+def test_task_that_waits_for_what_an_idle_actor_keeps_is_stuck_without_a_cycle() -> None:
+    story = Cast().actor("A", shape={CPU: UNIT})
+    story.queued("f", {CPU: UNIT}, [CPU])
+
+    assert story.known().stuck() == {task_id("f")}
+    assert story.cycle() == []
+    link = chain(story.known(), result("f"))[-1]
+    assert link.facts["holders"][0]["task"] == "Actor A"
+    assert "Actor A keeps all for life" in link.text
+
+
+def test_call_of_an_actor_that_waits_for_a_process_leads_to_who_has_what_it_needs() -> None:
+    story = Cast().actor("A", "PENDING", {CPU: UNIT}).call("a1", "A", QUEUED)
+    story.runs_("f")
+    story.queues.append(QueueFacts({CPU: UNIT}, 1, "Actor A", True, "waits for it", [CPU], 7.0))
+
+    assert story.links("a1")[1:] == [
+        ("call", "a1", "queued"), ("actor", "Actor A", "PENDING"), ("resources", "1 CPU", "busy"),
+        ("task", "f", "running"),
+    ]  # fmt: skip
+    assert story.known().stuck() == set()
+
+
+def test_call_of_an_actor_that_starts_leads_into_its_constructor() -> None:
+    story = Cast().actor("A", "STARTING").call("a1", "A", QUEUED).runs_call("A", "A")
+
+    assert story.links("a1")[1:] == [("call", "a1", "queued"), ("actor", "A", "running")]
+
+
+def test_constructor_that_waits_for_a_call_of_its_own_actor_is_a_cycle() -> None:
+    story = Cast().actor("A", "STARTING").call("a1", "A", QUEUED).runs_call("A", "A", "a1")
+
+    assert len(story.cycle()) == 2
+    assert story.links("a1")[-1][0] == "cycle"
+
+
+def test_call_behind_one_that_misses_an_argument_leads_there() -> None:
+    story = Cast().actor("A")
+    story.runs_("f")
+    story.call("a1", "A", WAITING).call("a2", "A", QUEUED, behind="a1", ahead=1)
+    story.tasks[-2] = msgspec.structs.replace(
+        story.tasks[-2], missing=[(result("f"), DRIVER)], missing_count=1
+    )
+
+    links = chain(story.known(), result("a2"))
+
+    assert [link.name for link in links if link.kind != "object"] == ["a2", "a1", "f"]
+    assert "after 1 call made before it" in links[1].text
+
+
+def test_call_of_an_actor_whose_constructor_misses_an_argument_leads_there() -> None:
+    story = Cast().actor("A", "PENDING", declared=False).call("a1", "A", QUEUED)
+    story.runs_("f")
+    pairs = [(result("f"), DRIVER)]
+    constructor = TaskFacts(
+        task_id("A"), CONSTRUCTOR, "A.__init__", WAITING, 1, 1, {}, pairs, 1, b"", 0, False, task_id("A")
+    )
+    story.tasks.append(constructor)
+
+    assert [each[0] for each in story.links("a1")] == ["object", "call", "actor", "object", "task"]
+    assert result("A") in story.known().unknown()
+
+
+def test_stopped_actor_is_named_with_what_to_do() -> None:
+    story = Cast().actor("A").call("a1", "A")
+    story.states[process_of("A")] = "T"
+
+    link = chain(story.known(), result("a1"))[-1]
+
+    assert (link.kind, link.state) == ("worker", "stopped")
+    assert "ends the actor" in link.remedy

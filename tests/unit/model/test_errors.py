@@ -39,7 +39,6 @@ EXAMPLES: list[NbrayError] = [
         task_name="train", task_id="3fa1" * 8, attempt=2, max_attempts=4, node="ab12", pid=41,
         term_signal=11, stderr_tail="Fatal Python error: Segmentation fault\n",
     ),
-    errors.RayActorError(class_name="Counter", actor_id="12ab", why="Its constructor raised."),
     errors.RayletError(node="ab12", why="killed by SIGKILL"),
     errors.RayCancellationError(b"t" * 16, task_name="f"),
     errors.ObjectStoreFullError(needed_bytes=1 << 30, used_bytes=1 << 20, capacity_bytes=1 << 29),

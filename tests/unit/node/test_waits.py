@@ -46,7 +46,7 @@ class Surroundings:
             lambda to, message: self.sent.append((to, message)),
             lambda delay_s, call: self.planned.append((delay_s, call)),
             lambda object_id: "spilled" if object_id == b"o" else "", lambda _lease_id: 3.5,
-            lambda: "paused", self.answered.append,
+            lambda: "paused", lambda facts: self.answered.append(facts.process_id), lambda _up_in: [],
         )  # fmt: skip
 
     def hear(self, sender: bytes, message: Message) -> None:

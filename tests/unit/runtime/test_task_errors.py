@@ -17,6 +17,7 @@ import pytest
 
 from nbray.core.references import Entry
 from nbray.model import errors
+from nbray.model.actor_errors import RayActorError
 from nbray.model.errors import (
     NbrayError,
     RayTaskError,
@@ -480,7 +481,7 @@ def test_a_system_error_that_stands_for_a_value_arrives_as_itself(error: NbrayEr
 
 
 def test_a_system_error_with_an_unpicklable_field_keeps_its_text() -> None:
-    error = errors.RayActorError(class_name="Counter", why="Gone.")
+    error = RayActorError(class_name="Counter", why="Gone.")
     error.__dict__["extra"] = threading.Lock()
 
     again = deserialize_error(serialize_system_error(error))

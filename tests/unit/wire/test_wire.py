@@ -22,7 +22,7 @@ from nbray.model.errors import ProtocolError
 from nbray.model.limits import FRAME_MAX_BYTES
 from nbray.model.store_plan import StorePlan
 from nbray.wire import messages
-from nbray.wire.actor_messages import ActorFacts, ActorSpec, SavedCheckpoint
+from nbray.wire.actor_messages import ActorEnd, ActorFacts, ActorSpec, SavedCheckpoint
 from nbray.wire.base import (
     Descriptor,
     Message,
@@ -50,6 +50,7 @@ from nbray.wire.object_messages import (
 )
 from nbray.wire.waiting_messages import (
     LeaseFacts,
+    LifeFacts,
     ObjectFacts,
     QueueFacts,
     RunningFacts,
@@ -162,12 +163,13 @@ NUMBERS = [
     "CheckpointSaved",
     "StateHas",
     "CallsCovered",
+    "ActorLinkLost",
 ]
 
 #: Rows inside messages, which are drawn field by field as the messages are.
 FACTS = (
-    ActorFacts, ActorSpec, ErrorRow, Origin, EntryFacts, ProcessFacts, StoredFacts, LeaseFacts, ObjectFacts,
-    QueueFacts, RunningFacts, SavedCheckpoint, TaskFacts, WaitFacts, WorkerFacts,
+    ActorEnd, ActorFacts, ActorSpec, ErrorRow, Origin, EntryFacts, ProcessFacts, StoredFacts, LeaseFacts,
+    LifeFacts, ObjectFacts, QueueFacts, RunningFacts, SavedCheckpoint, TaskFacts, WaitFacts, WorkerFacts,
 )  # fmt: skip
 
 # Plain data as it arrives: msgpack knows neither tuples nor sets.
@@ -209,6 +211,8 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
     }
     if annotation in known:
         return known[annotation]
+    if annotation == ActorEnd | None:
+        return st.none() | values_of(ActorEnd)
     if annotation in FACTS:
         return st.builds(annotation, *(values_of(field.type) for field in msgspec.structs.fields(annotation)))
     origin, arguments = annotation.__origin__, annotation.__args__
