@@ -173,9 +173,8 @@ def _make(actor_class: ActorClass, args: tuple[Any, ...], kwargs: dict[str, Any]
     options, info = own["_options"], own["_info"]
     own["_parameters"].check(args, kwargs)
     if options.name:
-        taken = find_actor(process, options.name, options.namespace)
-        if taken is not None:
-            raise name_is_taken(options.name, taken)
+        if find_actor(process, options.name, options.namespace) is not None:
+            raise name_is_taken(options.name)
     template = _template(process, actor_class)
     actor_id, ref = process.actors.create(template, info.keeps_calls, args, kwargs)
     handle = ActorHandle(Target(process, actor_id, process.process_id, info, ref))

@@ -65,6 +65,19 @@ def test_a_name_that_is_taken_or_unknown_is_a_value_error() -> None:
         util.get_actor("unknown")
 
 
+def test_an_actor_that_was_refused_a_name_ends_with_its_last_handle() -> None:
+    keeper, refused = Counter.remote(), Counter.remote()
+    util.register_actor("mine", keeper)
+    actor_id = refused._actor_id
+    with pytest.raises(ValueError, match=r"get_actor\('mine'\)"):
+        util.register_actor("mine", refused)
+
+    del refused
+
+    until(lambda: nbray.actors(actor_id)["State"] == "DEAD", "the actor without a name or handle is gone")
+    nbray.kill(keeper)
+
+
 def test_wrong_types_are_type_errors() -> None:
     with pytest.raises(TypeError, match="string"):
         util.get_actor(1)  # type: ignore[arg-type]
