@@ -11,6 +11,7 @@ import pytest
 
 import nbray
 from nbray import util
+from nbray.api import actor_classes
 from nbray.model.errors import RayActorError
 from tests.support.sessions import session
 from tests.support.waiting import until
@@ -167,6 +168,21 @@ def named(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def test_a_detached_actor_that_loses_the_race_for_its_name_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    detached("raced for")
+    before = set(nbray.actors())
+    monkeypatch.setattr(actor_classes, "find_actor", lambda *_: None)  # the name was free a moment ago
+
+    with pytest.raises(ValueError, match="Please use a different name"):
+        detached("raced for")
+
+    until(
+        lambda: all(nbray.actors(a)["State"] == "DEAD" for a in set(nbray.actors()) - before),
+        "the actor that has no name is gone",
+    )
+    nbray.kill(util.get_actor("raced for"))
 
 
 def test_a_detached_actor_outlives_the_task_that_made_it() -> None:
