@@ -103,7 +103,9 @@ class ActorClass:
                 until it is killed and that others find by its name.
         """
         cls = self.options(**options) if options else self
-        return cls.remote(*(args or ()), **(kwargs or {}))
+        return _make(
+            cls, tuple(args or ()), dict(kwargs or {})
+        )  # at the depth of ``remote``: a warning counts
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: D102  # its docstring is the class's
         name = self._cls.__name__

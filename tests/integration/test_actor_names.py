@@ -104,6 +104,17 @@ def test_the_name_of_a_dead_actor_is_free_again() -> None:
     assert nbray.get(util.get_actor("again").add.remote()) == 11
 
 
+def test_a_taken_name_is_free_when_one_does_what_its_error_says() -> None:
+    util.register_actor("replaced", Counter.remote())
+    with pytest.raises(ValueError, match=r"nbray.kill\(nbray.get_actor\('replaced'\), no_restart=True\)"):
+        util.register_actor("replaced", Counter.remote())
+
+    nbray.kill(nbray.get_actor("replaced"), no_restart=True)
+    util.register_actor("replaced", Counter.remote(10))
+
+    assert nbray.get(nbray.get_actor("replaced").add.remote()) == 11
+
+
 def test_a_name_keeps_the_actor_as_long_as_who_gave_it_lives() -> None:
     @nbray.remote
     class Namer:
@@ -148,8 +159,9 @@ def test_namespaces_do_not_see_each_other() -> None:
 
 
 def test_a_detached_actor_needs_no_handle() -> None:
-    with pytest.warns(UserWarning, match="will end with this program"):
+    with pytest.warns(UserWarning, match="will end with this program") as warned:
         Counter._remote([5], name="stays", detached=True)
+    assert warned[0].filename == __file__
     time.sleep(0.15)
 
     assert nbray.get(util.get_actor("stays").add.remote()) == 6
