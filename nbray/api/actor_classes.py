@@ -1,7 +1,7 @@
 """Remote classes: what ``@remote`` makes of a class, and how actors are made of it.
 
 Called by:  api.tasks (``remote``), users.
-Imports:    api.{actor_handles,actor_info,actor_options,parameters}, runtime, model, wire.
+Imports:    api.{actor_handles,actor_info,actor_options,actors,parameters}, runtime, model, wire.
 Never:      pickles at decoration: a class is exported with the first actor in each session.
 """
 
@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from nbray.api.actor_handles import ActorHandle, Target, terminate_method
 from nbray.api.actor_info import ClassInfo, constructor_of, methods_of
 from nbray.api.actor_options import ASYNC_CONCURRENCY, ActorOptions, warn_of_detached
+from nbray.api.actors import kill
 from nbray.api.parameters import Parameters
 from nbray.model.resources import CPU, UNIT
 from nbray.runtime.actor_names import find_actor, name_actor, name_is_taken
@@ -102,7 +103,9 @@ class ActorClass:
                 until it is killed and that others find by its name.
         """
         cls = self.options(**options) if options else self
-        return cls.remote(*(args or ()), **(kwargs or {}))
+        return _make(
+            cls, tuple(args or ()), dict(kwargs or {})
+        )  # at the depth of ``remote``: a warning counts
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: D102  # its docstring is the class's
         name = self._cls.__name__
@@ -172,17 +175,18 @@ def _make(actor_class: ActorClass, args: tuple[Any, ...], kwargs: dict[str, Any]
     own = actor_class._look()  # noqa: SLF001  # the other half of the class
     options, info = own["_options"], own["_info"]
     own["_parameters"].check(args, kwargs)
-    if options.name:
-        taken = find_actor(process, options.name, options.namespace)
-        if taken is not None:
-            raise name_is_taken(options.name, taken)
+    if options.name and find_actor(process, options.name, options.namespace) is not None:
+        raise name_is_taken(options.name)
     template = _template(process, actor_class)
     actor_id, ref = process.actors.create(template, info.keeps_calls, args, kwargs)
     handle = ActorHandle(Target(process, actor_id, process.process_id, info, ref))
     if options.name:
-        name_actor(
-            process, options.name, options.namespace, actor_id, process.process_id, pickle.dumps(handle)
-        )
+        pickled = pickle.dumps(handle)
+        try:
+            name_actor(process, options.name, options.namespace, actor_id, process.process_id, pickled)
+        except ValueError:  # somebody was faster; a detached actor without a name would stay for ever
+            kill(handle, no_restart=True)
+            raise
         warn_of_detached(options.name)
     return handle
 

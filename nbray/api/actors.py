@@ -16,7 +16,7 @@ from nbray.api.actor_info import NUM_RETURNS
 from nbray.core.actor_calls import RouteState
 from nbray.model.errors import OptionError, StaleSessionError
 from nbray.model.resources import whole_or_none
-from nbray.runtime.actor_names import find_actor, name_actor
+from nbray.runtime.actor_names import find_actor, name_actor, name_is_taken
 from nbray.runtime.current import current
 
 __all__ = ["exit_actor", "get_actor", "kill", "method", "register_actor"]
@@ -97,6 +97,8 @@ def exit_actor() -> NoReturn:
 def register_actor(name: str, actor: ActorHandle, namespace: str = "") -> None:
     """Let others find an actor by a name, until it is dead.
 
+    While the process that named it lives, it needs no handle.
+
     Raises:
         TypeError: ``name`` is no string, or ``actor`` no handle.
         ValueError: another actor has the name.
@@ -105,8 +107,13 @@ def register_actor(name: str, actor: ActorHandle, namespace: str = "") -> None:
     _check_name(name)
     if not isinstance(actor, ActorHandle):
         raise TypeError(f"register_actor() takes the handle of an actor, not {type(actor).__name__}.")
-    target = target_of(actor)
-    name_actor(current(), name, namespace, target.actor_id, target.owner, pickle.dumps(actor))
+    target, process = target_of(actor), current()
+    # Asked before it is pickled, since that holds it for as long as this process lives: an actor that is
+    # refused the name would stay without anybody who could call it.
+    taken = find_actor(process, name, namespace)
+    if taken is not None and pickle.loads(taken) != actor:  # noqa: S301  # made by a process of this session
+        raise name_is_taken(name)
+    name_actor(process, name, namespace, target.actor_id, target.owner, pickle.dumps(actor))
 
 
 def get_actor(name: str, namespace: str = "") -> ActorHandle:

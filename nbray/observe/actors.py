@@ -21,7 +21,9 @@ from nbray.wire.actor_messages import ActorFacts
 #: A table shows so many, the living ones first.
 SHOWN = 20
 DEAD = "DEAD"
-_COLUMNS = ("actor", "class", "name", "state", "restarts", "holds", "made in", "why")
+_COLUMNS = ("actor", "class", "name", "state", "pid", "restarts", "holds", "made in", "why")
+#: Shown although they may be empty.
+_ALWAYS = ("actor", "class", "state")
 _CELL_MAX_CHARS = 200
 
 
@@ -57,9 +59,9 @@ class Actors(View, dict[str, dict[str, Any]]):
     def describe(self) -> str:
         """The table as text."""
         lines = [self._title()]
-        rows = self._table()
+        columns, rows = self._table()
         if rows:
-            cells = [[visible(cell, _CELL_MAX_CHARS) for cell in row] for row in (_COLUMNS, *rows)]
+            cells = [[visible(cell, _CELL_MAX_CHARS) for cell in row] for row in (columns, *rows)]
             widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
             for row in cells:
                 padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -69,7 +71,7 @@ class Actors(View, dict[str, dict[str, Any]]):
     def _repr_html_(self) -> str | None:
         if not renderer.wants_html():
             return None
-        return html.table(self._title(), _COLUMNS, self._table(), self._facts())
+        return html.table(self._title(), *self._table(), self._facts())
 
     def _title(self) -> str:
         alive = sum(row["State"] != DEAD for row in self.values())
@@ -79,8 +81,11 @@ class Actors(View, dict[str, dict[str, Any]]):
     def _sorted(self) -> list[dict[str, Any]]:
         return sorted(self.values(), key=lambda row: row["State"] == DEAD)
 
-    def _table(self) -> list[list[str]]:
-        return [_cells(row) for row in self._sorted()[:SHOWN]]
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        """Columns and rows, without the columns that no row has anything for."""
+        rows = [_cells(row) for row in self._sorted()[:SHOWN]]
+        shown = [n for n, name in enumerate(_COLUMNS) if name in _ALWAYS or any(cells[n] for cells in rows)]
+        return [_COLUMNS[n] for n in shown], [[cells[n] for n in shown] for cells in rows]
 
     def _facts(self) -> list[tuple[str, str]]:
         left_out = len(self) - SHOWN
@@ -89,12 +94,13 @@ class Actors(View, dict[str, dict[str, Any]]):
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     held = ", ".join(f"{amount:g} {name}" for name, amount in row["Resources"].items())
-    pid = f", pid {row['Pid']}" if row["Pid"] and row["State"] != DEAD and renderer.wants_pids() else ""
+    has_pid = row["Pid"] and row["State"] != DEAD and renderer.wants_pids()
     return [
         short(bytes.fromhex(row["ActorID"])),
         row["Class"],
         row["Name"],
-        row["State"] + pid,
+        row["State"],
+        str(row["Pid"]) if has_pid else "",
         f"{row['Restarts']:,}" if row["Restarts"] else "",
         held,
         row["Cell"],

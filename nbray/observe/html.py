@@ -25,7 +25,10 @@ _TABLE = (
 )
 _CELL = "text-align:left;padding:0.2em 0.8em"
 _TITLE = f"{_CELL};font-weight:600;border-bottom:1px solid var(--jp-border-color2,#8888)"
-_HEAD = f"{_CELL};font-weight:600"
+_HEAD = f"{_CELL};font-weight:600;white-space:nowrap"
+_SHORT = f"{_CELL};white-space:nowrap"
+#: A line of a cell that has no more characters than this is not broken: the long ones make room.
+_SHORT_CHARS = 24
 _LABEL = f"{_CELL};font-weight:normal;color:var(--jp-ui-font-color2,inherit)"
 _FOLDED = "margin:0.4em 0 0;white-space:pre-wrap;font-size:0.95em;color:inherit;background:none"
 #: Of what is folded so many lines are kept, most of them from the end.
@@ -74,7 +77,8 @@ def table(
     width = len(columns)
     head = "".join(f'<th scope="col" style="{_HEAD}">{esc(column)}</th>' for column in columns)
     body = "".join(
-        "<tr>" + "".join(f'<td style="{_CELL}">{_lines(cell)}</td>' for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f'<td style="{_style(cell)}">{_lines(cell)}</td>' for cell in row) + "</tr>"
+        for row in rows
     )
     foot = "".join(
         f'<tr><th scope="row" style="{_LABEL}">{esc(label)}</th>'
@@ -86,6 +90,11 @@ def table(
         f'<thead><tr><th colspan="{width}" style="{_TITLE}">{esc(title)}</th></tr><tr>{head}</tr></thead>'
         f"<tbody>{body}{foot}</tbody></table>"
     )
+
+
+def _style(cell: object) -> str:
+    longest = max(map(len, str(cell).split("\n")))
+    return _SHORT if 0 < longest <= _SHORT_CHARS else _CELL
 
 
 def _lines(cell: object) -> str:

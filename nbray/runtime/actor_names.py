@@ -36,13 +36,13 @@ def name_actor(
     if not found.actor_id:
         raise ValueError(f"The actor is dead: it cannot be named {name!r}.")
     if found.actor_id != actor_id:
-        raise name_is_taken(name, found.handle)
+        raise name_is_taken(name)
 
 
-def name_is_taken(name: str, _handle: bytes) -> ValueError:
+def name_is_taken(name: str) -> ValueError:
     """The error for a name that an actor has."""
     return ValueError(
-        f"An actor is named {name!r} already. Please use a different name; or get that one with "
-        f"nbray.util.get_actor({name!r}); or replace it, by nbray.kill(nbray.util.get_actor({name!r}), "
-        "no_restart=True) first."
+        f"An actor is named {name!r} already. Please use a different name, or\n"
+        f"  get that one:  nbray.get_actor({name!r})\n"
+        f"  replace it:    nbray.kill(nbray.get_actor({name!r}), no_restart=True), then make this one again"
     )

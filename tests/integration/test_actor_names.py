@@ -11,6 +11,7 @@ import pytest
 
 import nbray
 from nbray import util
+from nbray.api import actor_classes
 from nbray.model.errors import RayActorError
 from tests.support.sessions import session
 from tests.support.waiting import until
@@ -65,6 +66,19 @@ def test_a_name_that_is_taken_or_unknown_is_a_value_error() -> None:
         util.get_actor("unknown")
 
 
+def test_an_actor_that_was_refused_a_name_ends_with_its_last_handle() -> None:
+    keeper, refused = Counter.remote(), Counter.remote()
+    util.register_actor("mine", keeper)
+    actor_id = refused._actor_id
+    with pytest.raises(ValueError, match=r"get_actor\('mine'\)"):
+        util.register_actor("mine", refused)
+
+    del refused
+
+    until(lambda: nbray.actors(actor_id)["State"] == "DEAD", "the actor without a name or handle is gone")
+    nbray.kill(keeper)
+
+
 def test_wrong_types_are_type_errors() -> None:
     with pytest.raises(TypeError, match="string"):
         util.get_actor(1)  # type: ignore[arg-type]
@@ -88,6 +102,17 @@ def test_the_name_of_a_dead_actor_is_free_again() -> None:
     second = Counter.remote(10)
     util.register_actor("again", second)
     assert nbray.get(util.get_actor("again").add.remote()) == 11
+
+
+def test_a_taken_name_is_free_when_one_does_what_its_error_says() -> None:
+    util.register_actor("replaced", Counter.remote())
+    with pytest.raises(ValueError, match=r"nbray.kill\(nbray.get_actor\('replaced'\), no_restart=True\)"):
+        util.register_actor("replaced", Counter.remote())
+
+    nbray.kill(nbray.get_actor("replaced"), no_restart=True)
+    util.register_actor("replaced", Counter.remote(10))
+
+    assert nbray.get(nbray.get_actor("replaced").add.remote()) == 11
 
 
 def test_a_name_keeps_the_actor_as_long_as_who_gave_it_lives() -> None:
@@ -134,8 +159,9 @@ def test_namespaces_do_not_see_each_other() -> None:
 
 
 def test_a_detached_actor_needs_no_handle() -> None:
-    with pytest.warns(UserWarning, match="will end with this program"):
+    with pytest.warns(UserWarning, match="will end with this program") as warned:
         Counter._remote([5], name="stays", detached=True)
+    assert warned[0].filename == __file__
     time.sleep(0.15)
 
     assert nbray.get(util.get_actor("stays").add.remote()) == 6
@@ -154,6 +180,21 @@ def named(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def test_a_detached_actor_that_loses_the_race_for_its_name_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    detached("raced for")
+    before = set(nbray.actors())
+    monkeypatch.setattr(actor_classes, "find_actor", lambda *_: None)  # the name was free a moment ago
+
+    with pytest.raises(ValueError, match="Please use a different name"):
+        detached("raced for")
+
+    until(
+        lambda: all(nbray.actors(a)["State"] == "DEAD" for a in set(nbray.actors()) - before),
+        "the actor that has no name is gone",
+    )
+    nbray.kill(util.get_actor("raced for"))
 
 
 def test_a_detached_actor_outlives_the_task_that_made_it() -> None:
