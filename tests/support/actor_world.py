@@ -405,6 +405,9 @@ class World:
             assert self.table.actors[actor_id].state is not DEAD, "AC6: a dead actor has a name"
             assert name in self.names
         for caller in self.callers:
+            for route in caller.routes.values():
+                under_way = {task.state for task in route.inflight.values()}
+                assert under_way <= {TaskState.PUSHED}, "AC8: what is over keeps the actor"
             for call in caller.calls.values():
                 died = sum(not process.is_alive for process in call.sent_to)
                 assert call.task.attempt <= died, "AC4: an attempt that no death took"
