@@ -252,8 +252,8 @@ class ActorTable:
         actor.move(ActorEvent.LOST, now_s, now_ns)
         actor.restarts_left -= actor.restarts_left > 0
         actor.incarnation += 1
+        out.append(Publish(actor.actor_id))  # first: a process may be there at once, and all this be past
         out.append(Request(actor.actor_id, _delay_s(actor.early_deaths)))
-        out.append(Publish(actor.actor_id))
         return actor
 
     def unavailable(self, lease_id: bytes, why: str, now_s: float, now_ns: int, out: list[Command]) -> None:

@@ -203,9 +203,14 @@ class ActorHost:
             return False
         end = ActorEnd(ended.handle.pid, ended.exit_code, ended.term_signal, ended.stderr_tail, cause, facts)
         how = _how(ended, cause)
-        self._run(partial(self._table.lost, process_id, how, end=end))
-        if actor.end is not None:
-            self._push("worker_died", _death_notice(actor, ran), told=actor.state is not ActorState.DEAD)
+
+        def decide(now_s: float, now_ns: int, out: list[actor_record.Command]) -> None:
+            self._table.lost(process_id, how, now_s, now_ns, out, end)
+            if actor.end is not None:  # else somebody wanted it
+                is_dead = actor.state is ActorState.DEAD
+                self._push("worker_died", _death_notice(actor, ran), told=not is_dead)
+
+        self._run(decide)
         return True
 
     def name_in(self, process_id: bytes) -> str:

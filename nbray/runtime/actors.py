@@ -433,11 +433,8 @@ class Actors:
 
     def housekeeping(self, now_s: float) -> None:
         """Let go of actors that were not called for a moment; have those looked at that do not talk to us."""
-        late = [each for each in self._closed if now_s >= each[0] + CAUSE_LATE_S]
-        if late:
-            self._closed = [each for each in self._closed if each not in late]
-            for _since_s, route, process_id in late:
-                self._process.tell_daemon(ActorLinkLost(route.actor_id, process_id))
+        if self._closed:
+            self._ask_for_causes(now_s)
         if not self._quiet:
             return
         quiet, self._quiet = self._quiet, []
@@ -448,6 +445,15 @@ class Actors:
             if not len(route):
                 contact.ref = None
         self._objects.drain()
+
+    def _ask_for_causes(self, now_s: float) -> None:
+        closed, self._closed = self._closed, []
+        for since_s, route, process_id in closed:
+            if now_s >= since_s + CAUSE_LATE_S:
+                self._process.tell_daemon(ActorLinkLost(route.actor_id, process_id))
+            else:
+                self._closed.append((since_s, route, process_id))
+                self._loop.arm(since_s + CAUSE_LATE_S)
 
     def _in_use(self) -> set[bytes]:
         """Objects whose bytes stay where they are: of calls that were sent."""

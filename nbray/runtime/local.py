@@ -167,7 +167,7 @@ class LocalProcess(Process):
             finally:
                 contexts.current, contexts.actor = before
         self._counts["failed" if failed else "finished"] += 1
-        if failed and values:
+        if failed and values and (actor is None or not actor.is_over):  # an end that was wanted is no news
             self._tell_failed(spec, values[0].data, was_run=error is None)
         return values, failed
 
@@ -206,6 +206,13 @@ class LocalProcess(Process):
             reason = text.rstrip().rpartition("\n")[2]
             text = f"task {spec.name} did not run, since an argument of it is a failure: {reason}"
         self.pushed.push_now(TASK, text)
+
+    def tell_unborn(self, spec: TaskSpec, error: bytes) -> None:
+        """A call of an actor whose constructor raised this."""
+        text = text_of(error)
+        self.pushed.push_now(
+            TASK, f"task {spec.name} did not run, since its actor could not be made:\n{text}"
+        )
 
     def _own_results(
         self, task_id: bytes, values: list[Packed], failed: bool, spec: TaskSpec

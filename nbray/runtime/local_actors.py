@@ -88,10 +88,16 @@ class LocalActor:
         self.instance: Any = None
         self.error: Packed | None = None
         self.why = ""
+        self.is_unborn = False  # its constructor failed
         self.restarts = 0
         self.is_missing = False  # it was killed, and is to be made again
         self.route: Route | None = None
         self.created_ns = self.since_ns = time.time_ns()
+
+    @property
+    def is_over(self) -> bool:
+        """It has ended, and not since its constructor failed."""
+        return self.error is not None and not self.is_unborn
 
     def construct(self, *args: Any, **kwargs: Any) -> None:
         """What a process of it would do first."""
@@ -190,6 +196,7 @@ class LocalActors(Actors):
                 actor.spec.actor_id, actor.creation, arguments, actor.construct, actor
             )
             if failed:
+                actor.is_unborn = actor.error is None
                 actor.end("Its constructor raised.", values[0])
             elif not actor.spec.max_restarts:
                 actor.arguments = None
@@ -200,6 +207,8 @@ class LocalActors(Actors):
             if actor.is_missing:
                 self._construct(actor)
             if actor.error is not None:
+                if actor.is_unborn:
+                    self._local.tell_unborn(spec, actor.error.data)
                 return [actor.error] * spec.num_returns, True
             method = actor.method(spec.name.rpartition(".")[2])
             return self._local.run(task_id, spec, arguments, method, actor)

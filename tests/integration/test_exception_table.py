@@ -476,6 +476,23 @@ def test_the_table_has_forty_rows_at_least() -> None:
     assert len(ROWS) >= 40
 
 
+@nbray.remote
+class Raises:
+    """What raises, in a method or in the constructor."""
+
+    def __init__(self, raises: Callable[[], Any] | None = None) -> None:
+        self.calls = 0
+        if raises is not None:
+            raises()
+
+    def method(self, raises: Callable[[], Any]) -> Any:
+        self.calls += 1
+        return raises()
+
+    def count(self) -> int:
+        return self.calls
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_an_exception_arrives_as_what_it_was(name: str) -> None:
     case = ROWS[name]()
@@ -484,7 +501,43 @@ def test_an_exception_arrives_as_what_it_was(name: str) -> None:
     def body() -> Any:
         return raises()
 
-    ref = nbray.remote(body).remote()
+    assert_arrives(case, nbray.remote(body).remote())
+
+
+@pytest.fixture(scope="module")
+def actor(_cluster: None) -> Iterator[Any]:
+    """One for all rows: none of them ends it."""
+    actor = Raises.remote()
+    yield actor
+    assert nbray.get(actor.count.remote(), timeout=20) >= 1
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_an_exception_of_a_method_arrives_as_what_it_was(name: str, actor: Any) -> None:
+    case = ROWS[name]()
+
+    assert_arrives(case, actor.method.remote(case.raises))
+
+
+#: Each needs a process of its own, so these are of the sorts where something could be different.
+IN_CONSTRUCTORS = [
+    "ValueError", "KeyboardInterrupt", "a BaseException of the user's", "StopIteration",
+    "a plain Exception is a bare RayTaskError", "keyword-only constructor", "unpicklable member",
+    "__reduce__ that exits", "lone surrogate", "10 MiB of text", "cause", "through a chain of tasks",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IN_CONSTRUCTORS)
+def test_an_exception_of_a_constructor_arrives_with_each_call_as_what_it_was(name: str) -> None:
+    case = ROWS[name]()
+    made = Raises.remote(case.raises)
+
+    for _ in range(2):
+        assert_arrives(case, made.count.remote())
+
+
+def assert_arrives(case: Row, ref: Any) -> None:
+    """``get`` raises what the row says, and it can be looked at."""
     with pytest.raises(case.kind) as caught:
         nbray.get(ref, timeout=20)
     error: Any = caught.value

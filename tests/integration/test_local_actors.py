@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -131,6 +132,41 @@ def test_each_call_of_one_that_could_not_be_made_raises_what_its_constructor_rai
     for _ in range(2):
         with pytest.raises(ValueError, match="no luck"):
             ray.get(bad.one.remote())
+
+
+def test_errors_are_pushed_as_with_processes_and_no_end_that_was_wanted() -> None:
+    @ray.remote
+    class Bad:
+        def __init__(self) -> None:
+            raise ValueError("no luck")
+
+        def one(self) -> int:
+            return 1
+
+    @ray.remote
+    class Leaves:
+        def go(self) -> None:
+            sys.exit(3)
+
+    leaving, bad = Leaves.remote(), Bad.remote()
+    for call in (leaving.go, leaving.go):
+        with pytest.raises(ray.RayActorError, match=r"sys\.exit"):
+            ray.get(call.remote())
+    bad.one.remote()
+    Counter.remote().fail.remote()
+
+    pushed = [(error["type"], error["message"].splitlines()) for error in ray.errors()]
+    assert [kind for kind, _lines in pushed] == ["task"] * 3
+    assert [lines[0].partition(" failed")[0] for _kind, lines in pushed[::2]] == [
+        "task Bad.__init__", "task Counter.fail",
+    ]  # fmt: skip
+    assert pushed[1][1][0] == "task Bad.one did not run, since its actor could not be made:"
+    assert pushed[1][1][-1] == "ValueError: no luck"
+
+
+def test_a_call_cannot_be_cancelled_even_when_it_is_over() -> None:
+    with pytest.raises(TypeError, match=r"Counter\.add is a call of an actor"):
+        ray.cancel(Counter.remote().add.remote())
 
 
 def test_values_are_copies_and_arrays_are_read_only() -> None:

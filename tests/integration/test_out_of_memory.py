@@ -177,3 +177,64 @@ def test_at_a_mark_of_one_only_the_kernel_ends_anybody(group: MemoryCgroup) -> N
 
     assert name == "RayWorkerError"
     assert group.kills() >= 1
+
+
+# --- actors ---------------------------------------------------------------------------------------------
+
+_ACTORS = """
+@nbray.remote(num_cpus=0)
+class Holds:
+    def hold(self, size_mib):
+        self.held = [np.ones(1 << 20) for _ in range(size_mib // 8)]  # 8 MiB each
+        return size_mib
+    def ping(self):
+        return "pong"
+    def eat(self, total_mib, mib_per_s):
+        return nbray_eat(total_mib, mib_per_s)
+
+def nbray_eat(total_mib, mib_per_s):
+    held = []
+    while len(held) * 8 < total_mib:
+        held.append(np.ones(1 << 20))
+        time.sleep(8 / mib_per_s)
+    return total_mib
+"""
+
+
+def test_an_actor_that_fills_the_memory_is_ended_with_both_types_of_error(group: MemoryCgroup) -> None:
+    found = run_inside(group, textwrap.dedent(_ACTORS) + textwrap.dedent("""
+        nbray.init(num_cpus=2, object_store_memory=80 << 20, memory_usage_threshold=0.8)
+        actor, other = Holds.remote(), Holds.remote()
+        nbray.get(other.ping.remote())
+        exc = failure_of(actor.eat.remote(2000, 100))
+        later = failure_of(actor.ping.remote())
+        print(json.dumps([[base.__name__ for base in type(exc).__mro__], type(later).__name__, str(exc),
+                          exc.held_bytes, nbray.get(other.ping.remote()),
+                          [error["type"] for error in nbray.errors()]]))
+    """))  # fmt: skip
+
+    bases, later, text, held_bytes, other, kinds = found
+    assert {"RayActorError", "RayOutOfMemoryError"} <= set(bases)
+    assert later == "ActorOutOfMemoryError"
+    assert "of Actor Holds" in text
+    assert held_bytes > 200 * MIB
+    assert other == "pong"
+    assert kinds == ["worker_died"]
+
+
+def test_a_task_that_may_run_again_goes_before_an_actor(group: MemoryCgroup) -> None:
+    found = run_inside(group, textwrap.dedent(_ACTORS) + textwrap.dedent("""
+        nbray.init(num_cpus=2, object_store_memory=80 << 20, memory_usage_threshold=0.8)
+        actor = Holds.remote()
+        ref = eat.options(max_retries=1).remote(160, 40)
+        time.sleep(1.0)
+        kept = nbray.get(actor.hold.remote(200), timeout=50)
+        until_s = time.monotonic() + 20
+        retried = 0
+        while not retried and time.monotonic() < until_s:
+            retried = nbray.status().to_dict()["functions"]["eat"]["retried"]
+            time.sleep(0.05)
+        print(json.dumps([kept, nbray.get(actor.ping.remote(), timeout=20), retried]))
+    """))  # fmt: skip
+
+    assert found == [200, "pong", 1]
