@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import nbray
-from nbray.model.errors import RayActorError
+from nbray.model.actor_errors import RayActorError
 from tests.support import procfs
 from tests.support.drivers import driver, is_gone, recorded
 from tests.support.sessions import await_forgotten, session

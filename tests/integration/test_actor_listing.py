@@ -12,7 +12,7 @@ import pytest
 
 import nbray
 from nbray.jupyter import kill
-from nbray.model.errors import RayActorError
+from nbray.model.actor_errors import RayActorError
 from nbray.util import register_actor
 from tests.support.drivers import driver
 from tests.support.sessions import session

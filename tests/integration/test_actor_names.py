@@ -12,7 +12,7 @@ import pytest
 import nbray
 from nbray import util
 from nbray.api import actor_classes
-from nbray.model.errors import RayActorError
+from nbray.model.actor_errors import RayActorError
 from tests.support.sessions import session
 from tests.support.waiting import until
 

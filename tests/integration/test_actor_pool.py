@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import nbray
-from nbray.model.errors import RayActorError
+from nbray.model.actor_errors import RayActorError
 from nbray.util import ActorPool
 from tests.support.sessions import session
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import nbray
-from nbray.model.errors import RayActorError
+from nbray.model.actor_errors import RayActorError
 from tests.support.drivers import is_gone, recorded
 from tests.support.sessions import await_forgotten, session
 from tests.support.waiting import until
