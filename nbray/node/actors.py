@@ -204,13 +204,17 @@ class ActorHost:
         end = ActorEnd(ended.handle.pid, ended.exit_code, ended.term_signal, ended.stderr_tail, cause, facts)
         how = _how(ended, cause)
 
+        told: list[tuple[str, bool]] = []
+
         def decide(now_s: float, now_ns: int, out: list[actor_record.Command]) -> None:
             self._table.lost(process_id, how, now_s, now_ns, out, end)
             if actor.end is not None:  # else somebody wanted it
-                is_dead = actor.state is ActorState.DEAD
-                self._push("worker_died", _death_notice(actor, ran), told=not is_dead)
+                told.append((_death_notice(actor, ran), actor.state is ActorState.DEAD))
 
         self._run(decide)
+        # After its callers: who reads of a restart, and calls it, must not call the process that is gone.
+        for notice, is_dead in told:
+            self._push("worker_died", notice, told=not is_dead)
         return True
 
     def name_in(self, process_id: bytes) -> str:

@@ -338,6 +338,7 @@ class Actors:
             self._submitter.links.bury(contact.link)
             contact.link.lease = None
             contact.link = None
+        actor_calls.disconnected(route)  # nothing more may be sent there, also if nothing was under way
         if not route.inflight:
             return
         for task in route.inflight.values():

@@ -90,6 +90,7 @@ class Actor:
 
     def constructed(self, error: bytes) -> None:
         """The constructor is done; ``error`` is what it raised, if it did. Lock held."""
+        self._process.pushed.drain()  # the daemon may end this process when it hears of an error
         self._process.tell_daemon(ActorStarted(self.spec.actor_id, self.incarnation, error))
 
     # --- code ------------------------------------------------------------------------------------
