@@ -735,4 +735,4 @@ def test_why_tells_of_a_call_that_runs_beside_others() -> None:
     gate.open.remote()
     ray.get(refs)
 
-    assert "task Gate.enter runs on worker pid" in told
+    assert "call Gate.enter runs on its actor, pid" in told
