@@ -338,6 +338,7 @@ class Actors:
             self._submitter.links.bury(contact.link)
             contact.link.lease = None
             contact.link = None
+        actor_calls.disconnected(route)  # also when this comes before the connection is seen to close
         if not route.inflight:
             return
         for task in route.inflight.values():
