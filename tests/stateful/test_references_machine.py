@@ -205,8 +205,10 @@ class ReferencesMachine(RuleBasedStateMachine):
         self.told.pop(object_id, None)
         self.shared.discard(object_id)
         self.values.pop(object_id, None)
-        for inner in dict.fromkeys(self.inside.pop(object_id, [])):
-            self.settle(inner)
+        inside = self.inside.get(object_id, [])
+        while inside:  # one by one: what one of them holds may be the next one's as well
+            self.settle(inside.pop(0))
+        self.inside.pop(object_id, None)
 
     def check_freed(self) -> None:
         freed, self.freed = self.freed, []

@@ -226,7 +226,9 @@ def draw(random: Random, size: int, *, is_inner: bool = False) -> list[Node]:
         node = Node(kind, takes if kind != "put" else (), seed, is_large)
         if kind == "crash":
             retries = random.randrange(1, 4)
-            node = node._replace(retries=retries, crashes=random.randrange(retries + (not is_inner) + 1))
+            # Inside a task one attempt is left for a death that is none of its own.
+            crashes = random.randrange(retries if is_inner else retries + 2)
+            node = node._replace(retries=retries, crashes=crashes)
         elif kind == "call":
             node = node._replace(actor=random.randrange(is_inner, len(ACTORS)))
         elif kind in ("mix", "nap") and not is_inner:

@@ -31,6 +31,8 @@ _POLL_S = 0.01
 class Watch:
     """What existed at one moment. ``mark`` names the processes that are started from then on.
 
+    Marks of one test run begin alike, up to the first "-": processes with others are of another run.
+
     ``deep`` also looks for orphans through the environment of every process on the machine, which takes
     some milliseconds; without it only descendants of this process are seen.
     """
@@ -61,8 +63,12 @@ class Watch:
             *(f"fd {fd} -> {_describe(link, names)}" for fd, link in fds.items()),
             *(f"thread {t.name!r}" for t in threading.enumerate() if t not in self.threads),
             *(f"mapping of {name} (inode {inode})" for inode, name in mappings.items()),
-            *(f"left on disk or in memory: {p}" for p in _paths() - self.paths if not _used_by_others(p)),
+            *(f"left on disk or in memory: {p}" for p in self._new_paths()),
         ]
+
+    def _new_paths(self) -> list[str]:
+        run = self.mark.partition("-")[0]
+        return [path for path in _paths() - self.paths if not _used_by_others(path, run)]
 
     def settled_leaks(self, settle_s: float = SETTLE_S) -> list[str]:
         """The leaks that remain after ``settle_s`` seconds; returns at once when there are none."""
@@ -116,21 +122,22 @@ def _paths() -> set[str]:
     return found
 
 
-def _used_by_others(path: str) -> bool:
+def _used_by_others(path: str, run: str) -> bool:
     """Does a process that is none of ours hold this path open, mapped or as its folder?
 
-    Temporary folders and /dev/shm are shared with other programs, among them other sessions of nbray.
+    Temporary folders and /dev/shm are shared with other programs, among them other sessions of nbray and
+    other runs of these tests. ``run``: how the marks of this one begin.
     """
     ours = {process.pid for process in _family()} | {os.getpid()}
     for process in procfs.processes():
-        if process.pid not in ours and not _is_marked(process.pid) and _uses(process.pid, path):
+        if process.pid not in ours and not _is_marked(process.pid, run) and _uses(process.pid, path):
             return True
     return False
 
 
-def _is_marked(pid: int) -> bool:
+def _is_marked(pid: int, run: str) -> bool:
     try:
-        return f"{MARK}=".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+        return f"{MARK}={run}-".encode() in Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         return False
 

@@ -175,10 +175,11 @@ def test_shared_memory_with_a_name_is_found() -> None:
         assert f"left on disk or in memory: {segment.name}" in found
 
 
-def test_a_session_directory_that_another_program_works_in_is_not_ours() -> None:
+@pytest.mark.parametrize("its_mark", [{}, {MARK: "1-1"}], ids=["another program", "another test run"])
+def test_a_session_directory_that_others_work_in_is_not_ours(its_mark: dict[str, str]) -> None:
     watch = a_watch()
     folder = tempfile.mkdtemp(prefix="nbray-")
-    other_environment = {name: value for name, value in os.environ.items() if name != MARK}
+    other_environment = {name: value for name, value in os.environ.items() if name != MARK} | its_mark
 
     # setsid --fork detaches, so it is no descendant; it ends when its input does.
     reader, writer = os.pipe()
