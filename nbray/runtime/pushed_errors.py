@@ -89,8 +89,9 @@ class PushedErrors:
         self._loop.wake()
 
     def push_now(self, kind: str, message: str) -> None:
-        """The same; it has left before this returns. Without the lock."""
+        """The same; it and all before it have left before this returns. Without the lock."""
         with self._loop.guard, self._loop.lock:
+            self.drain()  # this process may be about to be ended
             self._host.tell_daemon(self._made(kind, message))
 
     def _made(self, kind: str, message: str, told: bool = False) -> PushError:
