@@ -278,6 +278,10 @@ class ActorTable:
                 continue
             self._end(actor, "The process that made it is gone.", now_s, now_ns, out)
 
+    def waiting(self) -> int:
+        """How many of them have asked for a process and have none yet."""
+        return len(self._of_lease) - len(self._of_process)
+
     # --- for people ------------------------------------------------------------------------------
 
     def facts(self) -> list[ActorFacts]:

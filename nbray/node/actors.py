@@ -188,6 +188,10 @@ class ActorHost:
         self._run(partial(self._table.leased, lease_id, handle.process_id, handle.pid, handle.endpoint))
         self._leases.perform_pool(commands)
 
+    def waiting(self) -> int:
+        """How many processes are on their way to be actors."""
+        return self._table.waiting()
+
     def unavailable(self, lease_id: bytes, text: str) -> None:
         """There will be no process for an actor's lease."""
         self._run(partial(self._table.unavailable, lease_id, text))

@@ -221,7 +221,7 @@ class Leases:
                 self.perform_pool(commands)
                 return
             self._host.pool.started(process_id, time.monotonic())
-            self._host.errors.worker_started(self._host.pool.shared())
+            self._host.errors.worker_started(self._host.pool.shared() - self._host.actors.waiting())
             self._host.events.record(WORKER, process_id, "starting", "")
         self.perform_pool(commands)
 

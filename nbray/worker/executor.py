@@ -84,6 +84,7 @@ class Executor:
         self._following: tuple[OwnerLink, TaskCall] | None = None  # taken out of the inbox, runs next
         self._limit = ThreadLimit()
         self._undoing = Undoing()
+        self._undoing.install()
         self._lingering = Lingering()
         self._is_used_up = False
         self._tidying = Tidying(process)
@@ -105,8 +106,8 @@ class Executor:
     def begin(self, listener: socket.socket) -> None:
         """This is the process in which it runs; ``listener`` is where owners connect."""
         self._interrupts.install()
-        self._undoing.install()
         self._loop.add_acceptor(listener, self._on_owner)
+        self._undoing.forget()  # what was changed until now was no task's doing
 
     # --- messages (lock held) --------------------------------------------------------------------
 
