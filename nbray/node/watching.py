@@ -84,7 +84,6 @@ class Watching:
         self._send = send
         self._call_later = call_later
         self._progress = Progress()
-        self._told_full = False
         self._told: dict[bytes, str] = {}  # workers that make no progress, as they were told of
         self._search = _CycleSearch()
         self._seen: dict[bytes, float] = {}  # leases that are blocked, or head a queue, and since when
@@ -127,18 +126,6 @@ class Watching:
     def tell(self, kind: str, text: str) -> None:
         """Say something in the driver."""
         self._send(self._driver(), Notice(kind, text))
-
-    def tell_if_full(self) -> None:
-        """No silent hang: nested tasks that wait for each other may need more processes than may be."""
-        pool = self._pool.snapshot()
-        if pool["waiting_leases"] and pool["blocked"] >= pool["cap"] and not self._told_full:
-            self._told_full = True
-            self.tell(
-                "deadlock",
-                f"all {pool['blocked']} worker processes wait for tasks that they started, and "
-                "no more may be made: this will not end by itself. Nest less deeply, or give init() "
-                "more num_cpus (5 processes for each, and 16).",
-            )
 
     def cause_of(self, ended: WorkerExit, owner: bytes | None) -> tuple[str, dict[str, Any]]:
         """Why a worker that is gone was ended; "" if nobody here did that."""
